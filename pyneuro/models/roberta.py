@@ -1,0 +1,35 @@
+"""``RobertaForSequenceClassification`` and its multilingual twin: BERT's layers, another head, positions that start after the padding id."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from pyneuro.models.adapter import register_adapter
+from pyneuro.models.bert import BertAdapter, linear
+from pyneuro.models.weights import HeadWeights
+
+
+class RobertaAdapter(BertAdapter):
+    """Adapter for HuggingFace RoBERTa (``model_type`` "roberta") and for those that copy its modules."""
+
+    prefix = "roberta"
+
+    def __init__(self, name: str, class_name: str) -> None:
+        self.name, self.class_name = name, class_name
+
+    def max_positions(self, model: nn.Module) -> int:
+        # Token t of a sample has position padding_idx + 1 + t: 514 embeddings hold 512 tokens.
+        embeddings: Any = getattr(model, self.prefix).embeddings
+        return int(embeddings.position_embeddings.num_embeddings - embeddings.padding_idx - 1)
+
+    def head(self, model: nn.Module) -> HeadWeights:
+        classifier: Any = model.classifier
+        return HeadWeights(
+            *linear(classifier.dense, "the classifier's dense"), *linear(classifier.out_proj, "the classifier")
+        )
+
+
+register_adapter(RobertaAdapter("roberta", "RobertaForSequenceClassification"))
+register_adapter(RobertaAdapter("xlm-roberta", "XLMRobertaForSequenceClassification"))
