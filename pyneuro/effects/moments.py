@@ -14,14 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats  # type: ignore[import-untyped]
 
+from pyneuro.data.pairs import LABELS
 from pyneuro.effects.response import Terms
 from pyneuro.errors import InputError
 
 Float = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
-
-#: Gold classes told apart unless others are asked for.
-CLASSES = ("entailment", "neutral", "contradiction", "non-entailment")
 
 _EFFECT, _LOG, _DIFFERENCE = range(3)
 
@@ -66,7 +64,7 @@ class Moments:
     class_m2: Float
 
     @classmethod
-    def zeros(cls, n: int, classes: Sequence[str] = CLASSES) -> Moments:
+    def zeros(cls, n: int, classes: Sequence[str] = LABELS) -> Moments:
         """No sample seen yet, for ``n`` neurons."""
         if n < 0:
             raise InputError(f"n = {n} neurons; pass 0 or more")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from pyneuro.effects import CLASSES, Moments, Terms
+from pyneuro.data.pairs import LABELS
+from pyneuro.effects import Moments, Terms
 from pyneuro.errors import InputError
 
 Stream = list[tuple[Terms, str | None, int]]
@@ -22,7 +24,7 @@ def stream(samples: int, neurons: int = 4, seed: int = 0, scale: float = 1.0, of
     out: Stream = []
     for sample in range(samples):
         effect = offset + scale * rng.standard_normal(neurons)
-        label = rng.choice([*CLASSES[:3], None])
+        label = rng.choice([*LABELS[:3], None])
         out.append((Terms(effect, np.log1p(np.abs(effect)), effect / 2, float(rng.uniform(0.1, 1))), label, sample))
     return out
 
@@ -70,7 +72,7 @@ def test_one_pass_equals_two_passes() -> None:
         got["largest_share"], np.abs(effect).max(axis=0) / np.abs(effect).sum(axis=0), rtol=1e-12
     )
     assert got["n"].tolist() == [50] * 4
-    for name in CLASSES[:3]:
+    for name in LABELS[:3]:
         mine = effect[labels == name]
         np.testing.assert_allclose(got[f"nie_{name}"], mine.mean(axis=0), rtol=1e-12)
         np.testing.assert_allclose(got[f"se_{name}"], stats.sem(mine, axis=0), rtol=1e-11)
@@ -83,7 +85,7 @@ def test_one_pass_equals_two_passes() -> None:
 def test_merged_parts_equal_one_pass(samples: int, cuts: list[int], seed: int) -> None:
     whole = stream(samples, seed=seed)
     edges = [0, *sorted(min(cut, samples) for cut in cuts), samples]
-    parts = [fed(whole[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [fed(whole[a:b]) for a, b in pairwise(edges)]
     forwards, backwards = parts[0], parts[-1]
     for part in parts[1:]:
         forwards = forwards.merge(part)

@@ -140,15 +140,13 @@ def test_huge_changes_stay_finite_in_the_difference_and_the_logarithm(name: str,
         assert np.isfinite(got.log_ratio).all()
         for row in range(len(delta)):
             want = exact(Response(name, 0), logits.tolist(), delta[row].tolist())["log_ratio"]
-            assert relative_error(got.log_ratio[row], want) < 1e-12 or size > 1e2
+            assert relative_error(got.log_ratio[row], want) < 1e-12
 
 
 def test_a_class_that_had_underflowed_comes_back_with_a_finite_difference() -> None:
     got = Response("probability", 0).terms([-900.0, 0.0], [[901.0, 0.0]])
     assert got.base == 0.0
-    assert got.log_ratio[0] == pytest.approx(
-        900.0 - np.log1p(np.exp(-1.0)) + np.log1p(np.exp(-900.0)) - 1e-300, rel=1e-3
-    )
+    assert got.log_ratio[0] == pytest.approx(900.0 - np.log1p(np.exp(-1.0)))
     assert got.difference[0] == pytest.approx(1 / (1 + np.exp(-1.0)))
 
 
