@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-# Before torch is imported: spinning OpenMP threads cost milliseconds a region on a busy machine, and the hub is never needed.
+# Before torch is imported: spinning OpenMP threads cost milliseconds a region on a busy machine, and the hub is never
+# needed.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -60,7 +60,8 @@ _LABELS = {2: ("entailment", "non-entailment"), 3: ("entailment", "neutral", "co
 
 
 def tiny_tokenizer(arch: str = "bert") -> PreTrainedTokenizerFast:
-    """Lower-casing WordPiece over the words of ``PAIRS`` and single letters; specials and templates as the architecture has them."""
+    """Lower-casing WordPiece over the words of ``PAIRS`` and single letters; specials and templates as the architecture
+    has them."""
     if arch == "bert":
         cls, sep, pad, unk = "[CLS]", "[SEP]", "[PAD]", "[UNK]"
         specials, pair = [pad, unk, cls, sep], f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1"
@@ -96,9 +97,11 @@ def tiny_model(
     eps: float = 1e-12,
     attn: str = "sdpa",
 ) -> torch.nn.Module:
-    """A random HuggingFace classifier (float32, eval mode) whose weights are large enough that attention is not uniform and effects are not tiny.
+    """A random HuggingFace classifier (float32, eval mode) whose weights are large enough that attention is not uniform
+    and effects are not tiny.
 
-    `scale` multiplies every weight matrix and `attention_scale` queries and keys on top; biases and LayerNorms are random too.
+    `scale` multiplies every weight matrix and `attention_scale` queries and keys on top; biases and LayerNorms are
+    random too.
     """
     names = _LABELS.get(labels, ("entailment", *(f"other-{i}" for i in range(1, labels))))
     pad = 0 if arch == "bert" else 1
@@ -140,6 +143,7 @@ def tiny_model(
 def make_tiny(
     arch: str = "bert", *, max_length: int | None = None, dtype: torch.dtype = torch.float32, **sizes: object
 ) -> Classifier:
-    """A Classifier over ``tiny_model(arch, **sizes)`` and its tokenizer; ``dtype=torch.float64`` gives a double-precision reference."""
+    """A Classifier over ``tiny_model(arch, **sizes)`` and its tokenizer; ``dtype=torch.float64`` gives a
+    double-precision reference."""
     model = tiny_model(arch, **sizes).to(dtype)  # type: ignore[arg-type]
     return wrap(model, tiny_tokenizer(arch), max_length=max_length, name=f"tiny-{arch}")

@@ -2,15 +2,17 @@
 
 Adding one
 ----------
-The engine analyses post-LayerNorm encoders whose layers read ``x1 = LN(x + AO(attention(x)))``, ``x2 = LN(x1 + O(gelu(I(x1))))`` and whose head is
-``classifier(tanh(pooler(x2[0])))``; ``pyneuro.models.weights.forward`` is the exact statement. An architecture that computes this, whatever it
-calls its parts, needs one small class:
+The engine analyses post-LayerNorm encoders with layers
+``x1 = LN(x + AO(attention(x)))``, ``x2 = LN(x1 + O(gelu(I(x1))))`` and the head ``classifier(tanh(pooler(x2[0])))``;
+``pyneuro.models.weights.forward`` is the exact statement. An architecture that computes this, whatever it calls its
+parts, needs one small class:
 
-1. write a class with the attributes and methods of ``Adapter`` below (``bert.py`` is the shortest example; ``roberta.py`` changes only the head
-   and the number of positions);
+1. write a class with the attributes and methods of ``Adapter`` below (``bert.py`` is the shortest example;
+   ``roberta.py`` changes only the head and the number of positions);
 2. call ``register_adapter(MyAdapter())``;
-3. load a model. ``verify`` runs two probe pairs through ``embed`` and ``weights`` and through the model itself, and compares the logits and
-   every site's value seen by a hook on ``module(...)``: an adapter that is wrong anywhere is refused with the site that differs.
+3. load a model. ``verify`` runs two probe pairs through ``embed`` and ``weights`` and through the model itself, and
+   compares the logits and every site's value seen by a hook on ``module(...)``: an adapter that is wrong anywhere is
+   refused with the site that differs.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ class Adapter(Protocol):
         """Embedding output [S, d] after its LayerNorm, in the model's dtype. Called with dropout off."""
 
     def module(self, model: nn.Module, layer: int, module: str, convention: str) -> nn.Module:
-        """The submodule whose forward output [B, S, width] is the site's value, in ``"linear"`` or ``"hook"`` convention."""
+        """The submodule whose output, one tensor [B, S, width], is the site's value in the convention given."""
 
     def encoder_layer(self, model: nn.Module, layer: int) -> nn.Module:
         """The submodule that is encoder layer `layer`."""
@@ -76,6 +78,7 @@ def find_adapter(model: nn.Module) -> Adapter:
 def unsupported(what: Any) -> InputError:
     """The error for an architecture without an adapter."""
     return InputError(
-        f"no adapter for architecture {what!r}; pyneuro knows sequence classifiers of type {', '.join(adapter_names())}. "
-        "To add another encoder of the same layer form, see the docstring of pyneuro.models.adapter (one class and register_adapter)"
+        f"no adapter for architecture {what!r}; pyneuro knows the sequence classifiers of {', '.join(adapter_names())}; "
+        "to add an encoder of the same layer form, write one class and call register_adapter, as the docstring of "
+        "pyneuro.models.adapter says"
     )

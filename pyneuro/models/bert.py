@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from pyneuro.errors import InputError
@@ -21,7 +20,8 @@ class BertAdapter:
     prefix = "bert"  # attribute of the classifier that holds the encoder
 
     def matches(self, model: nn.Module) -> bool:
-        # By name along the MRO: importing transformers costs seconds, and a subclass with a forward of its own is for verify to judge.
+        # By name along the MRO, because importing transformers costs seconds. A subclass matches too: whether its
+        # forward is still BERT's is for verify to say.
         return any(
             c.__name__ == self.class_name and c.__module__.startswith("transformers.") for c in type(model).__mro__
         )
@@ -36,7 +36,9 @@ class BertAdapter:
         return int(model.config.max_position_embeddings)  # type: ignore[union-attr, arg-type]
 
     def weights(self, model: nn.Module) -> ModelWeights:
-        layers = tuple(self._layer_weights(layer, f"encoder layer {l}") for l, layer in enumerate(self._layers(model)))
+        layers = tuple(
+            self._layer_weights(layer, f"encoder layer {number}") for number, layer in enumerate(self._layers(model))
+        )
         return ModelWeights(layers, self.head(model), self.shape(model))
 
     def head(self, model: nn.Module) -> HeadWeights:
@@ -52,14 +54,14 @@ class BertAdapter:
 
     def module(self, model: nn.Module, layer: int, module: str, convention: str) -> nn.Module:
         block: Any = self.encoder_layer(model, layer)
-        attention, linear = block.attention.self, convention == "linear"
+        attention, dense = block.attention.self, convention == "linear"
         found: nn.Module = {
             "Q": attention.query,
             "K": attention.key,
             "V": attention.value,
-            "AO": block.attention.output.dense if linear else block.attention.output,
-            "I": block.intermediate.dense if linear else block.intermediate,
-            "O": block.output.dense if linear else block.output,
+            "AO": block.attention.output.dense if dense else block.attention.output,
+            "I": block.intermediate.dense if dense else block.intermediate,
+            "O": block.output.dense if dense else block.output,
         }[module]
         return found
 
@@ -93,15 +95,11 @@ class BertAdapter:
 def linear(module: Any, where: str) -> tuple[Tensor, Tensor]:
     """Weight and bias of a Linear or LayerNorm, detached."""
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
-    if (
-        not isinstance(weight, Tensor)
-        or not isinstance(bias, Tensor)
-        or weight.dtype not in (torch.float32, torch.float64)
-    ):
-        dtype = getattr(weight, "dtype", None)
+    if not isinstance(weight, Tensor) or not isinstance(bias, Tensor):
+        lacks = "weight" if not isinstance(weight, Tensor) else "bias"
         raise InputError(
-            f"{where} is a {type(module).__name__} (weight {dtype}, bias {'present' if bias is not None else 'absent'}); "
-            "pyneuro needs plain float32 or float64 weights with biases: call model.float(), merge adapters, dequantise"
+            f"{where} is a {type(module).__name__} without {lacks}; pyneuro needs plain layers with "
+            "biases: merge adapters, dequantise, or give the layer a bias of zeros"
         )
     return weight.detach(), bias.detach()
 

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from pyneuro.errors import InputError
 from pyneuro.models.adapter import Adapter
+from pyneuro.models.labels import canonical_label
 from pyneuro.models.weights import Encoding, ModelWeights
 from pyneuro.sites import ModelShape
 
 
 @runtime_checkable
 class PairLike(Protocol):
-    """Anything with an id and two texts; ``pyneuro.data.Pair`` is one. A ``label`` attribute is carried along where there is one."""
+    """Anything with an id and two texts, such as ``pyneuro.data.Pair``. A ``label`` is carried along if there."""
 
     @property
     def id(self) -> str: ...
@@ -34,24 +35,28 @@ class PairLike(Protocol):
 class Classifier:
     """A sequence classifier that has been checked against its adapter. Made by ``load`` and ``wrap``.
 
-    No method changes the model: parameters, hooks, gradients and every submodule's training flag are as before, also after an error.
+    No method changes the model: parameters, hooks, gradients and every submodule's training flag are as before, also
+    after an error.
 
     Attributes
     ----------
     model : torch.nn.Module
-        The HuggingFace model. ``load`` leaves it in eval mode; ``wrap`` leaves it as it was. Run it under ``inference()``.
+        The HuggingFace model. ``load`` leaves it in eval mode; ``wrap`` leaves it as it was. Run it under
+        ``inference()``.
     tokenizer : Any
         Its HuggingFace tokenizer.
     adapter : Adapter
     shape : ModelShape
     label_index : mapping of str to int
-        Canonical label names ("entailment", "neutral", "contradiction", "non-entailment", or the model's own) to output columns.
+        Canonical label names ("entailment", "neutral", "contradiction", "non-entailment", or the model's own) to output
+        columns.
     name : str
         What reports call it: the folder's name or hub id.
     max_positions : int
         The most tokens the model takes.
     max_length : int or None
-        Longer pairs are truncated to this many tokens, longest text first; None refuses pairs longer than `max_positions`.
+        Longer pairs are truncated to this many tokens, longest text first; None refuses pairs longer than
+        `max_positions`.
     """
 
     model: nn.Module
@@ -69,7 +74,7 @@ class Classifier:
 
     @cached_property
     def digest(self) -> str:
-        """Hex sha256 of what the model computes: every parameter's name, shape, dtype and bytes, the number of heads, LayerNorm's epsilons.
+        """Hex sha256 of what the model computes: parameters (names, shapes, dtypes, bytes), heads and epsilons.
 
         Computed at first use and kept: change the parameters and you need a new ``wrap``.
         """
@@ -89,20 +94,21 @@ class Classifier:
     def encode(self, pair: PairLike) -> Encoding:
         """Tokenise one pair, without padding.
 
-        Token types are those the tokenizer gives by default (what ``model(**tokenizer(premise, hypothesis))`` would see); zeros where it gives
-        none, as for RoBERTa.
+        Token types are those the tokenizer gives by default (what ``model(**tokenizer(premise, hypothesis))`` would
+        see); zeros where it gives none, as for RoBERTa.
 
         Raises
         ------
         InputError
-            For an empty or non-text premise or hypothesis, a pair longer than the model takes, or a token the model has no embedding for. The
-            pair's id is named.
+            For an empty or non-text premise or hypothesis, a pair longer than the model takes, or a token the model has
+            no embedding for. The pair's id is named.
         """
         for field in ("premise", "hypothesis"):
             text = getattr(pair, field)
             if not isinstance(text, str) or not text.strip():
                 raise InputError(
-                    f"pair {pair.id!r}: its {field} is {text!r}; both texts must be non-empty strings: drop the pair or correct its source"
+                    f"pair {pair.id!r}: its {field} is {text!r}; both texts must be non-empty strings: drop the "
+                    "pair or correct its source"
                 )
         options = {} if self.max_length is None else {"truncation": True, "max_length": self.max_length}
         out = self.tokenizer(pair.premise, pair.hypothesis, verbose=False, **options)
@@ -112,37 +118,43 @@ class Classifier:
         )
         if len(ids) > self.max_positions:
             raise InputError(
-                f"pair {pair.id!r} has {len(ids)} tokens and {self.name} takes {self.max_positions}; pass max_length={self.max_positions} when "
-                "loading the model to truncate, or drop the pair"
+                f"pair {pair.id!r} has {len(ids)} tokens and {self.name} takes {self.max_positions}; drop the pair, or "
+                f"load the model with max_length={self.max_positions} to truncate"
             )
         vocabulary = self.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
         if int(ids.max()) >= vocabulary:
             raise InputError(
-                f"pair {pair.id!r}: the tokenizer gives token {int(ids.max())} and {self.name} embeds tokens 0..{vocabulary - 1}; "
-                "load the tokenizer that was saved with the model"
+                f"pair {pair.id!r}: the tokenizer gives token {int(ids.max())} and {self.name} embeds "
+                f"0..{vocabulary - 1}; use the tokenizer that was saved with the model"
             )
         return Encoding(str(pair.id), ids, types, getattr(pair, "label", None))
 
     def weights(self, dtype: torch.dtype = torch.float32) -> ModelWeights:
-        """Encoder and head weights in `dtype`: views of the model's own where the dtype is the same (do not write to them), copies otherwise."""
+        """Encoder and head weights in `dtype`: the model's own where it has that dtype (read only), else copies."""
         return self.adapter.weights(self.model).to(dtype)
 
     def embed(self, encoding: Encoding, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Input of encoder layer 0, [S, d] on the model's device: computed in the model's dtype, given in `dtype`, without gradient."""
+        """Input of encoder layer 0, [S, d] on the model's device, without gradient.
+
+        Computed in the model's dtype and converted: only a float64 model gives a true float64 embedding.
+        """
         with self.inference():
             return self.adapter.embed(self.model, encoding).to(dtype)
 
     def logits(self, encodings: Sequence[Encoding]) -> Tensor:
-        """Logits [n, C] through the HuggingFace forward, one padded batch, in the model's dtype. For checks and small numbers of samples."""
+        """Logits [n, C] through the HuggingFace forward, one padded batch, in the model's dtype. For checks and small
+        numbers of samples."""
         with self.inference():
             out: Tensor = self.model(**self.batch(encodings)).logits
         return out
 
     def batch(self, encodings: Sequence[Encoding]) -> dict[str, Tensor]:
-        """Keyword arguments of the HuggingFace forward for these samples, padded at the right: int64 [n, S] each, on the model's device."""
+        """Keyword arguments of the HuggingFace forward for these samples, padded at the right: int64 [n, S] each, on
+        the model's device."""
         if not encodings:
             raise InputError("no samples to put in a batch; pass at least one encoding")
-        pad = self.model.config.pad_token_id or 0  # type: ignore[union-attr]
+        config: Any = self.model.config
+        pad = config.pad_token_id or 0
         longest = max(len(e) for e in encodings)
 
         def padded(rows: Sequence[Tensor], value: int) -> Tensor:
@@ -158,13 +170,15 @@ class Classifier:
 
     def target_index(self, label: str) -> int:
         """Output column of `label`. Raises InputError listing the labels of the model."""
-        if label not in self.label_index:
+        index = self.label_index.get(canonical_label(label))
+        if index is None:
             raise InputError(f"{self.name} has no label {label!r}; it has {', '.join(map(repr, self.label_index))}")
-        return self.label_index[label]
+        return index
 
     def __repr__(self) -> str:
         s = self.shape
-        return f"Classifier({self.name}: {self.adapter.name}, {s.layers} layers x {s.hidden} x {s.heads} heads, {', '.join(self.label_index)})"
+        return f"Classifier({self.name}: {self.adapter.name}, {s.layers} layers x {s.hidden} x {s.heads} heads, "
+        f"{', '.join(self.label_index)})"
 
 
 @contextmanager

@@ -19,7 +19,10 @@ _CANONICAL = {spelling: name for name, spellings in _SPELLINGS.items() for spell
 
 
 def canonical_label(name: str) -> str:
-    """One spelling a label: case, ``_``, ``-`` and spaces do not matter, "not_entailment" is "non-entailment". Unknown names keep theirs, lowered."""
+    """One spelling a label: "Not_Entailment" is "non-entailment", "ENTAIL" is "entailment".
+
+    Case, ``_``, ``-`` and spaces do not matter. A name that is none of the four is only tidied.
+    """
     tidy = re.sub(r"[\s_-]+", "-", str(name).strip().lower())
     return _CANONICAL.get(tidy, tidy)
 
@@ -41,23 +44,26 @@ def resolve_labels(
     Raises
     ------
     InputError
-        When the columns are not each named once, the names say nothing ("LABEL_0"), or none is entailment. The mend is spelled out.
+        When the columns are not each named once, or none is entailment ("LABEL_0" says nothing). The mend is spelled
+        out.
     """
     if n_outputs < 2:
         raise InputError(
-            f"the model has {n_outputs} output; pyneuro needs a classifier with at least two classes, one of them entailment"
+            f"the model has {n_outputs} output; pyneuro needs a classifier with at least two classes, one of them "
+            "entailment"
         )
     source = "labels=" if labels is not None else "the model's id2label"
-    named = (
-        [(str(name), int(index)) for name, index in labels.items()]
-        if labels is not None
-        else [(str(name), int(i)) for i, name in (id2label or {}).items()]
-    )
+    pairs = labels.items() if labels is not None else [(name, index) for index, name in (id2label or {}).items()]
+    try:
+        named = [(str(name), int(index)) for name, index in pairs]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{source} gives {dict(pairs)}, not names with column numbers; {_mend(n_outputs)}") from error
     found = {canonical_label(name): index for name, index in named}
     shown = "{" + ", ".join(f"{name!r}: {index}" for name, index in named) + "}"
     if sorted(index for _, index in named) != list(range(n_outputs)) or len(found) != len(named):
         raise InputError(
-            f"{source} gives {shown}, which does not name each of the outputs 0..{n_outputs - 1} once; {_mend(n_outputs)}"
+            f"{source} gives {shown}, which does not name each of the outputs 0..{n_outputs - 1} once; "
+            f"{_mend(n_outputs)}"
         )
     if "entailment" not in found:
         raise InputError(f"{source} gives {shown}, so which output means entailment is unknown; {_mend(n_outputs)}")

@@ -18,7 +18,7 @@ from pyneuro.models.verify import check_adapter, check_config, check_parameters
 
 
 def bundled_model() -> Path:
-    """Folder of the NLI classifier that comes with pyneuro: MiniLM, 6 layers x 384 x 12 heads, three labels. Its README says what it can do."""
+    """Folder of the NLI classifier that comes with pyneuro; its README says what it can do and what it can't."""
     return Path(__file__).resolve().parent.parent / "assets" / "nli-minilm-l6"
 
 
@@ -34,7 +34,7 @@ def load(
     Parameters
     ----------
     source : str or path
-        Folder written by ``save_pretrained``, or a hub id such as ``"textattack/bert-base-uncased-MNLI"``.
+        Folder written by ``save_pretrained``, or a hub id such as ``"cross-encoder/nli-roberta-base"``.
     device : str or torch.device
     labels : mapping of str to int, optional
         Output column of every label, where the model's config does not say it or says it wrongly.
@@ -48,7 +48,8 @@ def load(
     Raises
     ------
     InputError
-        Not found or unreadable, an architecture without adapter, weights missing or not finite, labels unknown, or a forward that is not the adapter's.
+        Not found or unreadable, an architecture without adapter, weights missing or not finite, labels unknown, or a
+        forward that is not the adapter's.
 
     Examples
     --------
@@ -71,7 +72,7 @@ def load(
         _read(where, "tokenizer"),
         labels=labels,
         max_length=max_length,
-        name=Path(where).name if Path(where).is_dir() else where,
+        name=Path(where).resolve().name if Path(where).is_dir() else where,
     )
 
 
@@ -83,7 +84,9 @@ def wrap(
     max_length: int | None = None,
     name: str | None = None,
 ) -> Classifier:
-    """Make a Classifier of a HuggingFace model in memory. The model is used as it is, never changed: dropout is off only while pyneuro runs it.
+    """Make a Classifier of a HuggingFace model in memory.
+
+    The model is used as it is and never changed; dropout is off only while pyneuro runs it.
 
     Parameters
     ----------
@@ -107,8 +110,11 @@ def wrap(
     check_parameters(model)
     weights = adapter.weights(model)
     positions = adapter.max_positions(model)
-    if max_length is not None and not 4 <= max_length <= positions:
-        raise InputError(f"max_length={max_length} is out of range; the model takes 4..{positions} tokens")
+    least = tokenizer.num_special_tokens_to_add(pair=True) + 2  # one token of either text
+    if max_length is not None and not least <= max_length <= positions:
+        raise InputError(
+            f"max_length={max_length} is out of range; this model takes {least} to {positions} tokens a pair"
+        )
     clf = Classifier(
         model=model,
         tokenizer=tokenizer,
@@ -124,7 +130,7 @@ def wrap(
 
 
 def _locate(source: str | Path) -> str:
-    """The folder or hub id. Anything that looks like a path must exist, so that a misspelt one isn't asked of the hub."""
+    """The folder or hub id. What looks like a path must exist, so that a misspelt one isn't asked of the hub."""
     path = Path(source).expanduser()
     if path.is_dir():
         return str(path)
@@ -153,11 +159,11 @@ def _read(where: str, part: str) -> Any:
             output_loading_info=True,
             **{_dtype_argument(transformers.__version__): torch.float32},
         )
-    except Exception as error:  # transformers raises OSError, ValueError, KeyError, SafetensorError, ... for what is one thing to the caller
+    except Exception as error:  # OSError, ValueError, KeyError, SafetensorError, ...: one thing to the caller
         summary = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
-            f"can't read the {part} of {where!r} ({type(error).__name__}: {summary[0]}); pass a folder written by save_pretrained with config.json, "
-            "model.safetensors and tokenizer files, or a hub id that this machine can reach"
+            f"can't read the {part} of {where!r} ({type(error).__name__}: {summary[0]}); pass a folder that holds "
+            "config.json, model.safetensors and the tokenizer's files, or a hub id that this machine can reach"
         ) from error
     _check_loaded(where, info)
     return model
@@ -168,12 +174,14 @@ def _check_loaded(where: str, info: Mapping[str, Any]) -> None:
     missing = sorted(info.get("missing_keys", ()))
     if missing:
         raise InputError(
-            f"{where!r} has no weights for {', '.join(missing[:4])}{', ...' if len(missing) > 4 else ''}; it is not a fine-tuned classifier (or its architecture differs from its config): fine-tune it first"
+            f"{where!r} has no weights for {', '.join(missing[:4])}{', ...' if len(missing) > 4 else ''}; it is not "
+            "a fine-tuned classifier (or its architecture differs from its config): fine-tune it first"
         )
     aside = sorted(key for key in info.get("unexpected_keys", ()) if "encoder.layer." in key)
     if aside:
         raise InputError(
-            f"{where!r} holds encoder weights that its architecture does not use ({', '.join(aside[:4])}); it was customised: merge adapters before saving"
+            f"{where!r} holds encoder weights that its architecture does not use ({', '.join(aside[:4])}); it was "
+            "customised: merge adapters before saving"
         )
 
 

@@ -1,4 +1,4 @@
-"""``RobertaForSequenceClassification`` and its multilingual twin: BERT's layers, another head, positions that start after the padding id."""
+"""``RobertaForSequenceClassification`` and XLM-R's: BERT's layers, their own head, positions after the padding id."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Is the model what its adapter says? Checked once, before anything is analysed.
 
-A wrong answer here would be silent later: a model with a forward, an activation or a LoRA layer of its own would be analysed as if it had none.
+A wrong answer here would be silent later: a model with a forward, an activation or a LoRA layer of its own would be
+analysed as if it had none.
 """
 
 from __future__ import annotations
@@ -13,8 +14,14 @@ from torch import Tensor, nn
 
 from pyneuro.errors import InputError
 from pyneuro.models.classifier import Classifier
+from pyneuro.models.observe import observe
 from pyneuro.models.weights import Encoding, head_forward, layer_forward
-from pyneuro.sites import CONVENTIONS, MODULES
+from pyneuro.sites import MODULES
+
+_MEND = (
+    "a forward, activation or layer of this model was customised, or its adapter is wrong: merge adapters, remove "
+    "hooks, load the plain architecture"
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ def check_config(config: Any) -> None:
         "add_cross_attention": (False, "cross-attention is not an encoder's"),
         "chunk_size_feed_forward": (
             0,
-            "a hook would see the feed-forward in pieces; set config.chunk_size_feed_forward = 0, the result is the same",
+            "hooks would see the feed-forward in pieces; set it to 0 in config.json, the result is the same",
         ),
     }
     for setting, (value, why) in wanted.items():
@@ -55,16 +62,20 @@ def check_parameters(model: nn.Module) -> None:
     for name, p in model.named_parameters():
         if p.dtype not in (torch.float32, torch.float64):
             raise InputError(
-                f"parameter {name} is {p.dtype}; pyneuro computes from float32 or float64 weights: call model.float() first, or use load()"
+                f"parameter {name} is {p.dtype}; pyneuro computes from float32 or float64 weights: call "
+                "model.float() first, or use load()"
             )
         if not bool(torch.isfinite(p).all()):
             raise InputError(
-                f"parameter {name} holds {int((~torch.isfinite(p)).sum())} NaN or infinite values of {p.numel()}; the checkpoint is damaged: get it again"
+                f"parameter {name} holds {int((~torch.isfinite(p)).sum())} NaN or infinite values of {p.numel()}; "
+                "the checkpoint is damaged: get it again"
             )
 
 
 def check_adapter(clf: Classifier) -> None:
-    """Compare logits and every site with the HuggingFace forward, on two probe pairs. Raises InputError naming what differs."""
+    """Compare every site and the logits with the HuggingFace forward on two probes. Raises InputError naming the first
+    that differs.
+    """
     short = replace(clf, max_length=clf.max_length or clf.max_positions)  # the probes must fit any model
     for probe in _PROBES:
         _check_probe(clf, short.encode(probe))
@@ -72,55 +83,31 @@ def check_adapter(clf: Classifier) -> None:
 
 @torch.no_grad()
 def _check_probe(clf: Classifier, encoding: Encoding) -> None:
-    seen, logits = _observe(clf, encoding)
+    with observe(clf, "linear") as linear, observe(clf, "hook") as hook:
+        logits = clf.logits([encoding])[0]
     weights, x = clf.adapter.weights(clf.model), clf.embed(encoding, torch.float64)
     x_low = x.to(logits.dtype)
     for number, layer in enumerate(weights.layers):
         exact, low = layer_forward(layer, x, clf.shape.heads), layer_forward(layer, x_low, clf.shape.heads)
-        for convention in CONVENTIONS:
+        for convention, seen in (("linear", linear), ("hook", hook)):
             for module in MODULES:
-                what = f"site L{number}.{module} ({convention} convention)"
-                _compare(
-                    clf,
-                    what,
-                    seen[number, module, convention],
-                    exact.site(module, convention),
-                    low.site(module, convention),
-                )
+                what = f"the values of L{number}.{module} ({convention} convention)"
+                if (number, module) not in seen:
+                    raise InputError(f"{clf.name}: the module of {what} takes no part in the forward; {_MEND}")
+                found = seen[number, module][0]
+                _compare(clf, what, found, exact.site(module, convention), low.site(module, convention))
         x, x_low = exact.x2, low.x2
     _compare(clf, "the logits", logits, head_forward(weights.head, x[0]), head_forward(weights.head, x_low[0]))
 
 
-def _observe(clf: Classifier, encoding: Encoding) -> tuple[dict[tuple[int, str, str], Tensor], Tensor]:
-    """Every site's value [S, width] and the logits [C] of the HuggingFace forward."""
-    seen: dict[tuple[int, str, str], Tensor] = {}
-    handles = []
-
-    def watch(key: tuple[int, str, str]) -> None:
-        def hook(_: nn.Module, __: Any, output: Any) -> None:
-            seen[key] = (output[0] if isinstance(output, tuple) else output)[0].detach()
-
-        handles.append(clf.adapter.module(clf.model, *key).register_forward_hook(hook))
-
-    try:
-        for layer, module in clf.shape.groups():
-            for convention in CONVENTIONS:
-                watch((layer, module, convention))
-        logits = clf.logits([encoding])[0]
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen, logits
-
-
 def _compare(clf: Classifier, what: str, found: Tensor, exact: Tensor, low: Tensor) -> None:
-    """`found` against the float64 forward; the same forward in the model's dtype says how much rounding is to be expected."""
+    """`found` against the float64 forward; `low`, the same in the model's dtype, says what rounding to expect."""
     scale = float(exact.abs().max())
     rounding = float((low - exact).abs().max())
     bound = 32 * rounding + 1e-5 * (1e-3 + scale)
     error = float((found - exact).abs().max()) if found.shape == exact.shape else float("inf")
     if not error <= bound:
         raise InputError(
-            f"{clf.name}: {what} differs from the {clf.adapter.name} layer pyneuro computes by {error:.2g} (rounding explains {bound:.2g}); the model's "
-            "forward, activation or layers were customised (merge adapters, remove hooks), or its adapter is wrong: it can't be analysed as it is"
+            f"{clf.name}: {what} differ from the plain {clf.adapter.name} forward by {error:.2g} where rounding "
+            f"explains {bound:.2g}; {_MEND}"
         )

@@ -1,7 +1,8 @@
 """What an encoder classifier is made of, and its forward written out in plain torch.
 
-The forward here is the definition every engine answers to: post-LayerNorm BERT layers, erf GELU, softmax attention scaled by
-1/sqrt(head width), tanh pooler on token 0. ``pyneuro.models.verify`` compares it with the HuggingFace model before that model is analysed.
+The forward here is the definition every engine answers to: post-LayerNorm BERT layers, erf GELU, softmax attention
+scaled by 1/sqrt(head width), tanh pooler on token 0. ``pyneuro.models.verify`` compares it with the HuggingFace model
+before that model is analysed.
 """
 
 from __future__ import annotations
@@ -100,8 +101,15 @@ class LayerTrace:
 
     def site(self, module: str, convention: str) -> Tensor:
         """Value [S, width] of a module's neurons; see ``pyneuro.sites`` for the two conventions."""
-        names = {"linear": ("q", "k", "v", "ao", "i", "o"), "hook": ("q", "k", "v", "x1", "g", "x2")}[convention]
-        return getattr(self, dict(zip(("Q", "K", "V", "AO", "I", "O"), names, strict=True))[module])  # type: ignore[no-any-return]
+        dense = convention == "linear"
+        return {
+            "Q": self.q,
+            "K": self.k,
+            "V": self.v,
+            "AO": self.ao if dense else self.x1,
+            "I": self.i if dense else self.g,
+            "O": self.o if dense else self.x2,
+        }[module]
 
 
 def layer_forward(w: LayerWeights, x: Tensor, heads: int) -> LayerTrace:
@@ -127,7 +135,7 @@ def head_forward(w: HeadWeights, x0: Tensor) -> Tensor:
 
 
 def forward(weights: ModelWeights, x: Tensor) -> Tensor:
-    """Logits [C] of one sample from its embeddings x [S, d], in x's dtype (cast a layer at a time, so float64 costs one layer of memory)."""
+    """Logits [C] of one sample from its embeddings x [S, d], in x's dtype: weights are cast one layer at a time."""
     for layer in weights.layers:
         x = layer_forward(layer, x, weights.shape.heads).x2
     return head_forward(weights.head, x[0])
