@@ -1,0 +1,26 @@
+"""The operations on differences: ``torch.ops.pyneuro.*``, their definition in plain torch, and the packing of weights for the kernels."""
+
+from pyneuro.ops import (  # noqa: F401 (importing an operation registers it)
+    delta_attention,
+    delta_attention_low_rank,
+    delta_attention_row0,
+    delta_feed_forward,
+    delta_layernorm,
+    delta_linear,
+    reference,
+)
+from pyneuro.ops.native import built, instruction_sets, native
+from pyneuro.ops.packing import pack_heads, pack_weight
+
+OPERATIONS = (
+    "delta_linear",
+    "delta_layernorm",
+    "delta_linear_norm",
+    "delta_feed_forward",
+    "delta_attention",
+    "delta_attention_row0",
+    "delta_attention_row0_dense",
+    "delta_attention_low_rank",
+)
+
+__all__ = ["OPERATIONS", "built", "instruction_sets", "native", "pack_heads", "pack_weight", "reference"]

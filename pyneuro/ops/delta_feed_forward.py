@@ -1,0 +1,74 @@
+"""delta_feed_forward: the feed-forward block of a difference, W_I, GELU, W_O, residual and LayerNorm in one pass."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pyneuro.ops import reference
+from pyneuro.ops.arguments import norm_argument, packed_or_pack, weight_argument
+from pyneuro.ops.delta_layernorm import check_norm
+from pyneuro.ops.native import native, threads
+from pyneuro.ops.registry import expect, register
+
+
+def _check(
+    dx: Tensor,
+    wi: Tensor,
+    packed_wi: Tensor | None,
+    wo: Tensor,
+    packed_wo: Tensor | None,
+    pre_gelu: Tensor,
+    series: Tensor,
+    centred: Tensor,
+    rstd: Tensor,
+    gamma: Tensor,
+) -> tuple[int, ...]:
+    op = "delta_feed_forward"
+    expect(op, "dx", dx, None, None, None)
+    tokens, _, hidden = dx.shape
+    expect(op, "wi", wi, None, hidden)
+    inner = wi.shape[0]
+    expect(op, "wo", wo, hidden, inner)
+    expect(op, "pre_gelu", pre_gelu, tokens, inner)
+    expect(op, "series", series, tokens, 4, inner)
+    check_norm(op, tokens, hidden, centred, rstd, gamma)
+    return tuple(dx.shape)
+
+
+def _kernel(
+    dx: Tensor,
+    wi: Tensor,
+    packed_wi: Tensor | None,
+    wo: Tensor,
+    packed_wo: Tensor | None,
+    pre_gelu: Tensor,
+    series: Tensor,
+    centred: Tensor,
+    rstd: Tensor,
+    gamma: Tensor,
+) -> Tensor:
+    out = dx.new_empty(dx.shape)
+    kept_wi, kept_wo = packed_or_pack(wi, packed_wi), packed_or_pack(wo, packed_wo)
+    native().module.delta_feed_forward(
+        native().isa,
+        dx.data_ptr(),
+        weight_argument(kept_wi, *wi.shape),
+        weight_argument(kept_wo, *wo.shape),
+        pre_gelu.data_ptr(),
+        series.data_ptr(),
+        norm_argument(centred, rstd, gamma),
+        out.data_ptr(),
+        dx.shape[0],
+        dx.shape[1],
+        threads(),
+    )
+    return out
+
+
+register(
+    "delta_feed_forward(Tensor dx, Tensor wi, Tensor? packed_wi, Tensor wo, Tensor? packed_wo, Tensor pre_gelu, "
+    "Tensor series, Tensor centred, Tensor rstd, Tensor gamma) -> Tensor",
+    reference=reference.delta_feed_forward,
+    kernel=_kernel,
+    check=_check,
+)

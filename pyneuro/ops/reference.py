@@ -1,0 +1,175 @@
+"""Every operation in plain torch, in any dtype: the definition the kernels are tested against, and the float64 oracle.
+
+Shapes: S tokens, N candidates, d hidden, f intermediate, H heads, e = d / H. Differences are token-major, [S, N, d]. Formulas:
+docs/method.md, "difference forms".
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+GELU_SERIES_RADIUS = 0.1
+
+
+def gelu_series(a: Tensor) -> Tensor:
+    """Taylor coefficients of GELU (erf form) at a [S, f]: [S, 4, f], the k-th derivative over k!, k = 1..4.
+
+    With φ, Φ the normal density and distribution: Φ + aφ, φ(2 − a²), φ(a³ − 4a), φ(−a⁴ + 7a² − 4).
+    """
+    density = torch.exp(-a * a / 2) / math.sqrt(2 * math.pi)
+    distribution = 0.5 * torch.erfc(-a / math.sqrt(2.0))
+    square = a * a
+    return torch.stack(
+        [
+            distribution + a * density,
+            density * (2 - square) / 2,
+            density * a * (square - 4) / 6,
+            density * (-square * square + 7 * square - 4) / 24,
+        ],
+        dim=-2,
+    )
+
+
+def delta_gelu(a: Tensor, d: Tensor, series: Tensor) -> Tensor:
+    """gelu(a + d) − gelu(a) for a [S, f], d [S, N, f], series [S, 4, f]: the series up to |d| = 0.1, the plain difference beyond."""
+    c1, c2, c3, c4 = series.unsqueeze(-3).unbind(-2)
+    small = d * (c1 + d * (c2 + d * (c3 + d * c4)))
+    base = a.unsqueeze(-2)
+    return torch.where(d.abs() > GELU_SERIES_RADIUS, F.gelu(base + d) - F.gelu(base), small)
+
+
+def delta_softmax(p: Tensor, ds: Tensor) -> Tensor:
+    """Change of softmax probabilities p when the scores move by ds, over the last axis."""
+    x = torch.expm1(ds)
+    mean = (p * x).sum(-1, keepdim=True)
+    return p * (x - mean) / (1 + mean)
+
+
+def delta_linear(dx: Tensor, weight: Tensor, packed: Tensor | None = None) -> Tensor:
+    """dx Wᵀ for dx [..., in], W [out, in]; operands rounded to bf16 when the packed weight is bf16."""
+    if packed is not None and packed.dtype == torch.bfloat16:
+        return dx.bfloat16().to(dx.dtype) @ weight.bfloat16().to(dx.dtype).T
+    return dx @ weight.T
+
+
+def delta_layernorm(du: Tensor, centred: Tensor, rstd: Tensor, gamma: Tensor) -> Tensor:
+    """LayerNorm difference: du [S, N, d], centred [S, d] = u − mean(u), rstd [S], gamma [d] -> [S, N, d]."""
+    c, r = centred.unsqueeze(1), rstd[:, None, None]
+    dc = du - du.mean(-1, keepdim=True)
+    q = (dc * (2 * c + dc)).mean(-1, keepdim=True) * r * r
+    s = torch.sqrt(1 + q)
+    return gamma * (dc * (r / s) - c * (r * q / (s * (1 + s))))
+
+
+def delta_linear_norm(
+    dx: Tensor, residual: Tensor, weight: Tensor, packed: Tensor | None, centred: Tensor, rstd: Tensor, gamma: Tensor
+) -> Tensor:
+    """LayerNorm difference of dx Wᵀ + residual: dx [S, N, in], residual [S, N, d] -> [S, N, d]."""
+    return delta_layernorm(delta_linear(dx, weight, packed) + residual, centred, rstd, gamma)
+
+
+def delta_feed_forward(
+    dx: Tensor,
+    wi: Tensor,
+    packed_wi: Tensor | None,
+    wo: Tensor,
+    packed_wo: Tensor | None,
+    pre_gelu: Tensor,
+    series: Tensor,
+    centred: Tensor,
+    rstd: Tensor,
+    gamma: Tensor,
+) -> Tensor:
+    """Feed-forward block: dx [S, N, d], W_I [f, d], W_O [d, f], pre_gelu [S, f], series [S, 4, f] -> [S, N, d]."""
+    dg = delta_gelu(pre_gelu, delta_linear(dx, wi, packed_wi), series)
+    return delta_linear_norm(dg, dx, wo, packed_wo, centred, rstd, gamma)
+
+
+def _heads(x: Tensor, heads: int) -> Tensor:
+    return x.unflatten(-1, (heads, -1))
+
+
+def delta_attention(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor) -> Tensor:
+    """Context difference when every row changed: dqkv [S, N, 3d], q, k, v [S, d], p [H, S, S] -> [S, N, d]."""
+    heads = p.shape[0]
+    q, k, v = (_heads(x, heads) for x in (q, k, v))
+    dq, dk, dv = (_heads(x, heads) for x in dqkv.chunk(3, -1))
+    scale = 1 / math.sqrt(q.shape[-1])
+    ds = torch.einsum("tnhe,snhe->nhts", q.unsqueeze(1) + dq, dk) + torch.einsum("tnhe,she->nhts", dq, k)
+    dp = delta_softmax(p, ds * scale)
+    dctx = torch.einsum("nhts,snhe->tnhe", dp, v.unsqueeze(1) + dv) + torch.einsum("hts,snhe->tnhe", p, dv)
+    return dctx.flatten(-2)
+
+
+def delta_attention_row0(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor) -> Tensor:
+    """Context difference of row 0 when only row 0 of the input changed: dqkv [N, 3d] -> [N, d]."""
+    heads = p.shape[0]
+    q0, k, v = _heads(q[0], heads), _heads(k, heads), _heads(v, heads)
+    dq, dk, dv = (_heads(x, heads) for x in dqkv.chunk(3, -1))
+    ds = torch.einsum("nhe,she->nhs", dq, k)
+    ds[..., 0] += ((q0 + dq) * dk).sum(-1)
+    dp = delta_softmax(p[:, 0], ds / math.sqrt(k.shape[-1]))
+    dctx = torch.einsum("nhs,she->nhe", dp, v) + (p[:, 0, :1] + dp[..., :1]) * dv
+    return dctx.flatten(-2)
+
+
+def delta_attention_row0_dense(
+    dx: Tensor,
+    dq0: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    p: Tensor,
+    wk: Tensor,
+    packed_key_transposed: Tensor | None,
+    wv: Tensor,
+    packed_value_heads: Tensor | None,
+) -> Tensor:
+    """Context difference of row 0 when every row changed: dx [S, N, d], dq0 [N, d] -> [N, d], without d × d products on rows 1 to S − 1."""
+    del packed_key_transposed, packed_value_heads
+    heads = p.shape[0]
+    q0, k, v, dq = _heads(q[0], heads), _heads(k, heads), _heads(v, heads), _heads(dq0, heads)
+    u = torch.einsum("nhe,hed->nhd", q0 + dq, wk.unflatten(0, (heads, -1)))
+    ds = torch.einsum("nhd,snd->nhs", u, dx) + torch.einsum("nhe,she->nhs", dq, k)
+    dp = delta_softmax(p[:, 0], ds / math.sqrt(k.shape[-1]))
+    pooled = torch.einsum("nhs,snd->nhd", p[:, 0] + dp, dx)
+    dctx = torch.einsum("nhd,hed->nhe", pooled, wv.unflatten(0, (heads, -1))) + torch.einsum("nhs,she->nhe", dp, v)
+    return dctx.flatten(-2)
+
+
+def delta_attention_low_rank(
+    dqkv: Tensor,
+    dx: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    p: Tensor,
+    context_rows: Tensor,
+    value_row: Tensor,
+    wao: Tensor,
+    packed_wao: Tensor | None,
+    centred: Tensor,
+    rstd: Tensor,
+    gamma: Tensor,
+) -> Tensor:
+    """Attention block after a change of row 0 alone: dqkv [N, 3d], dx [N, d] -> [S, N, d], after residual and LayerNorm.
+
+    context_rows [S, H, d] = W_AO,h (ctx_h[t] − p_h[t, 0] v_h[0]) and value_row [H, d] = W_AO,h v_h[0] belong to the base run.
+    """
+    del packed_wao  # always fp32: its share of the work is one row a candidate
+    heads = p.shape[0]
+    _, dk, dv = (_heads(x, heads) for x in dqkv.chunk(3, -1))
+    row0 = delta_attention_row0(dqkv, q, k, v, p) @ wao.T + dx
+    p0 = p[:, :, 0].T.unsqueeze(1)  # [S, 1, H]
+    x = torch.expm1(torch.einsum("she,nhe->snh", _heads(q, heads), dk) / math.sqrt(dk.shape[-1]))
+    mean = p0 * x
+    value_rows = torch.einsum("nhe,dhe->nhd", dv, wao.unflatten(1, (heads, -1)))
+    du = torch.einsum("snh,shd->snd", -mean / (1 + mean), context_rows)
+    du += torch.einsum("snh,hd->snd", p0 * (x - mean) / (1 + mean), value_row)
+    du += torch.einsum("snh,nhd->snd", p0 * (1 + x) / (1 + mean), value_rows)
+    du[0] = row0
+    return delta_layernorm(du, centred, rstd, gamma)
