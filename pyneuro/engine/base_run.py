@@ -1,0 +1,139 @@
+"""The base run of one sample: computed once in float64, kept in the working dtype, read by every patched run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyneuro.errors import InputError
+from pyneuro.models.classifier import Classifier
+from pyneuro.models.weights import Encoding, LayerTrace, LayerWeights, head_forward, layer_forward
+from pyneuro.ops.reference import gelu_series
+from pyneuro.sites import MODULES
+
+
+@dataclass(frozen=True, eq=False)
+class NormBase:
+    """What a LayerNorm's difference needs: u − mean(u) [S, d], 1 / sqrt(var(u) + ε) [S], its weight [d]."""
+
+    centred: Tensor
+    rstd: Tensor
+    gamma: Tensor
+
+    @property
+    def first(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Row 0, as arguments of an operation."""
+        return self.centred[:1], self.rstd[:1], self.gamma
+
+    @property
+    def rows(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All rows, as arguments of an operation."""
+        return self.centred, self.rstd, self.gamma
+
+
+@dataclass(frozen=True, eq=False)
+class LayerBase:
+    """One layer of a base run, in the working dtype; S tokens, d hidden, f intermediate, H heads.
+
+    ``sites`` holds, for (module, convention), the site's value in float64: [1, width] for row 0, or all rows.
+    """
+
+    q: Tensor  # [S, d]
+    k: Tensor  # [S, d]
+    v: Tensor  # [S, d]
+    p: Tensor  # [H, S, S]
+    context_rows: Tensor  # [S, H, d]  W_AO,h (ctx_h[t] − p_h[t, 0] v_h[0])
+    value_row: Tensor  # [H, d]  W_AO,h v_h[0]
+    norm1: NormBase  # after the attention
+    pre_gelu: Tensor  # [S, f]
+    series: Tensor  # [S, 4, f]
+    norm2: NormBase  # after the feed-forward
+    sites: Mapping[tuple[str, str], Tensor]
+
+    @property
+    def attention(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Arguments of the attention operations."""
+        return self.q, self.k, self.v, self.p
+
+
+@dataclass(frozen=True, eq=False)
+class BaseRun:
+    """A sample's base run."""
+
+    id: str
+    tokens: int
+    layers: tuple[LayerBase, ...]
+    pooled: Tensor  # [d]  tanh output of the pooler
+    logits: Tensor  # float64 [C]
+
+
+def run_base(clf: Classifier, encoding: Encoding, dtype: torch.dtype, *, all_rows: bool = False) -> BaseRun:
+    """Run one sample and keep what differences need.
+
+    Parameters
+    ----------
+    clf : Classifier
+    encoding : Encoding
+    dtype : torch.float32 or torch.float64
+        In which the base values are kept.
+    all_rows : bool
+        Keep site values of every token, not of token 0 alone (for patches elsewhere).
+
+    Raises
+    ------
+    InputError
+        Where an activation is not finite: sample, layer and module named.
+    """
+    weights = clf.weights()
+    heads = weights.shape.heads
+    x = clf.embed(encoding, torch.float64)
+    _require_finite(x, encoding.id, "the embeddings")
+    layers = []
+    for number, w in enumerate(weights.layers):
+        layer = w.to(torch.float64)
+        trace = layer_forward(layer, x, heads)
+        for module in MODULES:
+            _require_finite(trace.site(module, "linear"), encoding.id, f"L{number}.{module}")
+        layers.append(_keep(layer, x, trace, dtype, all_rows))
+        x = trace.x2
+    head = weights.head.to(torch.float64)
+    pooled = torch.tanh(torch.nn.functional.linear(x[0], head.pooler_weight, head.pooler_bias))
+    return BaseRun(encoding.id, x.shape[0], tuple(layers), pooled.to(dtype), head_forward(head, x[0]))
+
+
+def _keep(w: LayerWeights, x: Tensor, trace: LayerTrace, dtype: torch.dtype, all_rows: bool) -> LayerBase:
+    heads = trace.p.shape[0]
+    v = trace.v.unflatten(-1, (heads, -1))  # [S, H, e]
+    wao = w.wao.unflatten(-1, (heads, -1))  # [d, H, e]
+    context = torch.einsum("hts,she->the", trace.p, v)
+    without_first = context - trace.p[:, :, 0].T.unsqueeze(-1) * v[0]
+    kept = slice(None) if all_rows else slice(1)
+
+    def norm(u: Tensor, gamma: Tensor) -> NormBase:
+        centred = u - u.mean(-1, keepdim=True)
+        rstd = torch.rsqrt((centred * centred).mean(-1) + w.eps)
+        return NormBase(centred.to(dtype), rstd.to(dtype), gamma.to(dtype))
+
+    return LayerBase(
+        q=trace.q.to(dtype),
+        k=trace.k.to(dtype),
+        v=trace.v.to(dtype),
+        p=trace.p.to(dtype),
+        context_rows=torch.einsum("the,dhe->thd", without_first, wao).to(dtype),
+        value_row=torch.einsum("he,dhe->hd", v[0], wao).to(dtype),
+        norm1=norm(trace.ao + x, w.ln1_weight),
+        pre_gelu=trace.i.to(dtype),
+        series=gelu_series(trace.i).to(dtype),
+        norm2=norm(trace.o + trace.x1, w.ln2_weight),
+        sites={(m, c): trace.site(m, c)[kept].clone() for m in MODULES for c in ("linear", "hook")},
+    )
+
+
+def _require_finite(value: Tensor, sample: str, where: str) -> None:
+    if not bool(torch.isfinite(value).all()):
+        raise InputError(
+            f"sample {sample!r}: activations of {where} are NaN or infinite; check the model's weights and the sample"
+        )

@@ -1,0 +1,109 @@
+"""How much work and how much memory a sweep takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pyneuro.engine.backend import Backend
+from pyneuro.errors import InputError
+from pyneuro.sites import ModelShape
+
+MIB = 1 << 20
+DEFAULT_CHUNK = 112  # candidates; more gain nothing once a block of rows fills the kernels
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory of a sweep's arrays (base run and differences), beside the model and its packed weights.
+
+    Parameters
+    ----------
+    budget : int, optional
+        Bytes. None takes what full speed needs.
+    """
+
+    budget: int | None = None
+
+    def candidates(self, shape: ModelShape, tokens: int, rows: int, backend: Backend) -> int:
+        """Candidates to carry at once so that the budget holds; a multiple of the kernels' tile where that many fit.
+
+        Parameters
+        ----------
+        tokens : int
+            S of the sample.
+        rows : int
+            Rows that change: S, or 1.
+
+        Raises
+        ------
+        InputError
+            If not even one candidate fits.
+        """
+        wanted = DEFAULT_CHUNK if rows > 1 else 8 * DEFAULT_CHUNK
+        if self.budget is None:
+            return wanted
+        left = self.budget - base_run_bytes(shape, tokens, backend)
+        fits = left // candidate_bytes(shape, rows, backend)
+        if fits < 1:
+            needed = base_run_bytes(shape, tokens, backend) + candidate_bytes(shape, rows, backend)
+            raise InputError(
+                f"memory budget of {self.budget / MIB:.0f} MiB is too small for a sample of {tokens} tokens; "
+                f"it takes at least {needed / MIB:.0f} MiB"
+            )
+        fits = min(fits, wanted)
+        return max(fits // backend.tile_rows * backend.tile_rows, min(fits, backend.tile_rows))
+
+
+def itemsize(backend: Backend) -> int:
+    return backend.dtype.itemsize
+
+
+def base_run_bytes(shape: ModelShape, tokens: int, backend: Backend) -> int:
+    """Bytes of a base run: all layers kept, one layer in float64 while it is made."""
+    d, f, h, s = shape.hidden, shape.intermediate, shape.heads, tokens
+    layer = 5 * s * d + h * s * s + (s + 1) * h * d + 5 * s * f
+    making = 8 * (4 * d * d + 2 * d * f + 8 * s * d + h * s * s + 2 * s * h * d + 8 * s * f)
+    return shape.layers * layer * itemsize(backend) + making
+
+
+def candidate_bytes(shape: ModelShape, rows: int, backend: Backend) -> int:
+    """Bytes one candidate adds: its input, q k v, context and output differences at every row; with the reference, the
+    intermediate and the scores too."""
+    d, f, h = shape.hidden, shape.intermediate, shape.heads
+    per_row = 7 * d if backend.name == "cpu" else 8 * d + 6 * f + 4 * h * rows + 3 * h * d
+    return (rows * per_row + 3 * h * d) * itemsize(backend)
+
+
+def layer_flops(shape: ModelShape, tokens: int) -> float:
+    """Floating-point operations of one full layer on one sample: 12 d² + 2 S d multiply-adds a token at f = 4 d."""
+    d, f, s = shape.hidden, shape.intermediate, tokens
+    return 2.0 * s * (4 * d * d + 2 * d * f + 2 * s * d)
+
+
+def forward_flops(shape: ModelShape, tokens: int) -> float:
+    """Of a full forward, embeddings and head left out."""
+    return shape.layers * layer_flops(shape, tokens)
+
+
+def patch_flops(shape: ModelShape, tokens: int, layer: int, module: str) -> float:
+    """Operations of one exact patched run as the engine does it: entry, low-rank layer, dense layers, last layer.
+
+    The attention of a dense layer costs twice a plain forward's, since both factors of each product change.
+    """
+    d, f, h, s, last = shape.hidden, shape.intermediate, shape.heads, tokens, shape.layers - 1
+    feed_forward = 4.0 * d * f  # a row
+    dense = s * (8.0 * d * d + feed_forward + 8.0 * s * d)
+    row0_dense = 4.0 * h * d * s + 8.0 * d * d + feed_forward  # last layer, every row changed
+    row0 = 8.0 * d * d + 4.0 * s * d + feed_forward  # one row through attention, output and feed-forward
+    if module in ("K", "V"):
+        if layer == last:
+            return feed_forward
+        entered = s * (4.0 * d + feed_forward)
+        return entered + max(last - layer - 1, 0) * dense + row0_dense
+    entered = {"Q": 2.0 * d * d + feed_forward, "AO": feed_forward}.get(module, 0.0)
+    if layer == last:
+        return entered
+    if layer == last - 1:
+        return entered + row0
+    low_rank = s * (6.0 * h * d + feed_forward) + 8.0 * d * d + 4.0 * s * d
+    return entered + low_rank + max(last - layer - 2, 0) * dense + row0_dense
