@@ -1,0 +1,8 @@
+"""Results on disk and on paper: the table, its manifest, the partial state of a search, figures and a text report."""
+
+from pyneuro.results.figures import save_figures
+from pyneuro.results.report import summary_text
+from pyneuro.results.result import Result, load_result
+from pyneuro.results.store import TileStore
+
+__all__ = ["Result", "TileStore", "load_result", "save_figures", "summary_text"]

@@ -1,0 +1,260 @@
+"""The result of a search: one row a neuron (or named set) and treatment, and the manifest of how it came about."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pyneuro.effects import Moments
+from pyneuro.errors import InputError
+from pyneuro.results.environment import environment
+from pyneuro.results.files import discard_leftovers, read_json, sha256, to_json, writable_folder, write_atomic
+from pyneuro.results.table import SITE_COLUMNS, Sites, describe, from_ranges, tabulate
+from pyneuro.sites import ModelShape, NeuronSet
+
+FORMAT = 1
+NEURONS_FILE = "neurons.parquet"
+CONTRAST_FILE = "contrast.parquet"
+MANIFEST_FILE = "manifest.json"
+#: Accepted by ``Result.top`` in place of a treatment.
+CONTRAST = "contrast"
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Effects of neurons, or of sets of neurons, under one or more treatments. Made by a search or ``load_result``.
+
+    Attributes
+    ----------
+    manifest : dict
+        Settings, versions, machine and data digests; ``manifest["result"]`` holds the kind (``neurons`` or ``sets``),
+        the model's shape, the treatments and the coverage of the intervals.
+    """
+
+    manifest: dict[str, Any]
+    _frame: pd.DataFrame
+    _contrast: pd.DataFrame | None
+
+    @classmethod
+    def from_moments(
+        cls,
+        sites: Sites,
+        treatments: Mapping[str, Moments],
+        contrast: Moments | None,
+        manifest: Mapping[str, Any],
+        ci: float = 0.95,
+    ) -> Result:
+        """Tabulate the moments of a search.
+
+        Parameters
+        ----------
+        sites : NeuronSet, or NeuronSets by name (a dict or pairs)
+            One row a neuron in flat order, or one row a named set patched jointly.
+        treatments : dict of Moments
+            By treatment name, all over the same sites; the first two are what the contrast compares.
+        contrast : Moments or None
+            Of the paired differences first - second treatment.
+        manifest : dict
+            JSON-able; versions and machine are added unless given.
+        ci : float
+            Coverage of the intervals.
+
+        Raises
+        ------
+        InputError
+            No treatment, no site, moments of another length, a contrast of fewer than two treatments, repeated set
+            names, a manifest that JSON cannot hold.
+        """
+        described, kind, rows = describe(sites)
+        if not treatments:
+            raise InputError("treatments is empty; pass at least one, such as {'HOL': moments}")
+        if CONTRAST in treatments:
+            raise InputError(f"a treatment cannot be called {CONTRAST!r}, the name of the contrast; rename it")
+        if contrast is not None and len(treatments) < 2:
+            raise InputError(f"a contrast compares two treatments, {list(treatments)} is one; pass contrast=None")
+        for name, moments in [*treatments.items(), *([(CONTRAST, contrast)] if contrast is not None else [])]:
+            if len(moments) != len(rows):
+                raise InputError(f"moments of {name!r} describe {len(moments)} neurons but there are {len(rows)} sites")
+        described |= {"format": FORMAT, "kind": kind, "treatments": list(treatments), "ci": ci}
+        full = {**environment(), **manifest, "result": described}
+        full = json.loads(to_json(full, "manifest entry"))
+        tables = [tabulate(rows, name, moments.summary(ci)) for name, moments in treatments.items()]
+        paired = None
+        if contrast is not None:
+            first, second = list(treatments)[:2]
+            paired = tabulate(rows, f"{first} - {second}", contrast.summary(ci))
+        return cls(full, pd.concat(tables, ignore_index=True), paired)
+
+    @property
+    def kind(self) -> str:
+        """``"neurons"`` or ``"sets"``."""
+        return str(self.manifest["result"]["kind"])
+
+    @property
+    def treatments(self) -> list[str]:
+        return list(self.manifest["result"]["treatments"])
+
+    @property
+    def has_contrast(self) -> bool:
+        return self._contrast is not None
+
+    @property
+    def shape(self) -> ModelShape:
+        """Sizes of the model searched."""
+        return ModelShape(**self.manifest["result"]["shape"])
+
+    def sets(self) -> dict[str, NeuronSet]:
+        """Members of every set, by name. Raises InputError for a result of single neurons."""
+        if self.kind != "sets":
+            raise InputError("this result is of single neurons, not of sets; its neurons are in frame()")
+        members = self.manifest["result"]["sets"]
+        return {name: NeuronSet(self.shape, from_ranges(ranges)) for name, ranges in members.items()}
+
+    def frame(self) -> pd.DataFrame:
+        """One row a site and treatment; a copy.
+
+        Columns ``site layer module neuron treatment``, then those of ``Moments.summary``: ``nie se ci_low ci_high
+        log_nie log_se diff diff_se ratio_of_means min max min_sample max_sample largest_share n`` and, by gold class,
+        ``nie_<class> se_<class> n_<class>``. For sets, layer, module and neuron are missing and ``size`` counts the
+        neurons.
+        """
+        return self._frame.copy()
+
+    def contrast(self) -> pd.DataFrame:
+        """First treatment minus second, paired per sample: the columns of ``frame`` with their own errors; a copy.
+
+        Raises InputError when the search had a single treatment.
+        """
+        if self._contrast is None:
+            raise InputError(f"this result has no contrast, only {self.treatments}; search with two treatments")
+        return self._contrast.copy()
+
+    def top(
+        self,
+        k: int = 20,
+        treatment: str | None = None,
+        by: str = "nie",
+        absolute: bool = False,
+        ascending: bool = False,
+    ) -> pd.DataFrame:
+        """The ``k`` first rows when ranked by a column; missing values last, ties in site order.
+
+        Parameters
+        ----------
+        k : int
+        treatment : str, optional
+            A treatment's name or ``"contrast"``; None ranks the rows of all treatments together.
+        by : str
+            Any numeric column.
+        absolute : bool
+            Rank by magnitude.
+        ascending : bool
+            Smallest first.
+        """
+        if k < 1:
+            raise InputError(f"k = {k}; pass 1 or more")
+        if treatment == CONTRAST:
+            table = self.contrast()
+        elif treatment is None:
+            table = self.frame()
+        elif treatment in self.treatments:
+            table = self._frame[self._frame["treatment"] == treatment]
+        else:
+            known = [*self.treatments, CONTRAST]
+            raise InputError(f"treatment {treatment!r} is not in this result; choose one of {known}")
+        numeric = [c for c in table.columns if c not in SITE_COLUMNS or c in ("layer", "neuron", "size")]
+        if by not in numeric:
+            raise InputError(f"by = {by!r} is not a column to rank by; choose one of {', '.join(numeric)}")
+        key = table[by].abs() if absolute else table[by]
+        order = key.sort_values(ascending=ascending, kind="stable", na_position="last").index[:k]
+        return table.loc[order].reset_index(drop=True)
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write ``neurons.parquet``, ``contrast.parquet`` (with a contrast) and ``manifest.json``, each atomically.
+
+        The manifest comes last and holds the SHA-256 of the tables, so ``load_result`` notices an interrupted save.
+
+        Raises
+        ------
+        InputError
+            The folder cannot be written.
+        """
+        path = writable_folder(folder)
+        discard_leftovers(path)
+        tables = {NEURONS_FILE: _to_parquet(self._frame)}
+        if self._contrast is not None:
+            tables[CONTRAST_FILE] = _to_parquet(self._contrast)
+        files = {name: {"sha256": sha256(content), "bytes": len(content)} for name, content in tables.items()}
+        manifest = to_json({**self.manifest, "files": files}, "manifest entry")
+        for name, content in tables.items():
+            write_atomic(path / name, content)
+        write_atomic(path / MANIFEST_FILE, manifest.encode())
+        if self._contrast is None:
+            (path / CONTRAST_FILE).unlink(missing_ok=True)
+        return path
+
+    def __repr__(self) -> str:
+        count = len(self._frame) // max(len(self.treatments), 1)
+        samples = int(self._frame["n"].max()) if len(self._frame) else 0
+        return f"Result({count} {self.kind} x {', '.join(self.treatments)}, {samples} samples)"
+
+
+def load_result(folder: str | os.PathLike[str]) -> Result:
+    """Read what ``Result.save`` wrote.
+
+    Raises
+    ------
+    InputError
+        Naming the file and the mend: a missing folder or file, broken JSON, another format, a table that is not the one
+        saved (truncated, edited, or an interrupted save).
+    """
+    path = Path(folder)
+    mend = "pass a folder written by Result.save, or run the search again"
+    if not path.is_dir():
+        raise InputError(f"{str(path)!r} is no folder; {mend}")
+    manifest = read_json(path / MANIFEST_FILE, mend)
+    described, files = manifest.get("result"), manifest.pop("files", None)
+    if not isinstance(described, dict) or not isinstance(files, dict) or NEURONS_FILE not in files:
+        raise InputError(f"{str(path / MANIFEST_FILE)!r} lacks what 'result' and 'files' should say; {mend}")
+    if described.get("format") != FORMAT:
+        raise InputError(
+            f"{str(path / MANIFEST_FILE)!r} has format {described.get('format')!r}, this pyneuro reads {FORMAT}; "
+            "read it with the pyneuro that wrote it, named under 'versions'"
+        )
+    if missing := [key for key in ("kind", "shape", "treatments", "ci") if key not in described]:
+        raise InputError(f"{str(path / MANIFEST_FILE)!r} lacks {', '.join(missing)} under 'result'; {mend}")
+    tables = {
+        name: _read_table(path / name, files[name], mend) for name in (NEURONS_FILE, CONTRAST_FILE) if name in files
+    }
+    return Result(manifest, tables[NEURONS_FILE], tables.get(CONTRAST_FILE))
+
+
+def _to_parquet(table: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def _read_table(path: Path, entry: Any, mend: str) -> pd.DataFrame:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be read ({error.strerror}); {mend}") from error
+    if not isinstance(entry, Mapping) or "sha256" not in entry:
+        raise InputError(f"the manifest beside {str(path)!r} lacks its sha256; {mend}")
+    if sha256(content) != entry["sha256"]:
+        raise InputError(
+            f"{str(path)!r} is not the table its manifest describes ({len(content)} bytes, not {entry.get('bytes')}): "
+            f"truncated, edited, or an interrupted save; {mend}"
+        )
+    try:
+        return pd.read_parquet(io.BytesIO(content))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{str(path)!r} is not a readable Parquet file ({error}); {mend}") from error
