@@ -228,7 +228,7 @@ class TestDamage:
             ("a.csv", "premise,hypothesis,label\np,a, b,neutral\n", r"a\.csv:2: 4 fields .* quote texts"),
             ("a.csv", 'premise,hypothesis,label\np,h,neutral\n"p,h,neutral\nx', r"a\.csv:3: malformed CSV \(unexp"),
             ("a.tsv", "label\tpremise\tpremise\nx\ty\tz\n", r"a\.tsv:1: the header names 'premise' more than once"),
-            ("a.jsonl", '{"text": "p", "hypothesis": "h"}\n', r"no premise column \(premise or sentence1\) among text,"),
+            ("a.jsonl", '{"text": "p", "hypothesis": "h"}\n', r"no premise column \(premise or sentence1\) among text"),
             ("a.jsonl", '{"premise": "p", "hypothesis": "h"}\n', r"no label column .*columns=\{'label': None\}"),
             ("a.jsonl", GOOD + '{"premise": "p", "label": "neutral"}\n', r"a\.jsonl:2: no field 'hypothesis'"),
             ("a.jsonl", GOOD.replace('"p"', "5"), r"a\.jsonl:1: the premise \('premise'\) is int 5, not text"),
