@@ -82,6 +82,8 @@ class Result:
         for name, moments in [*treatments.items(), *([(CONTRAST, contrast)] if contrast is not None else [])]:
             if len(moments) != len(rows):
                 raise InputError(f"moments of {name!r} describe {len(moments)} neurons but there are {len(rows)} sites")
+        if reserved := {"result", "files"} & set(manifest):
+            raise InputError(f"manifest entries {sorted(reserved)} are written by the result itself; rename them")
         described |= {"format": FORMAT, "kind": kind, "treatments": list(treatments), "ci": ci}
         full = {**environment(), **manifest, "result": described}
         full = json.loads(to_json(full, "manifest entry"))

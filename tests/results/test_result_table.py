@@ -239,6 +239,7 @@ def build(**changes: object) -> Result:
         (lambda: build(treatments={"HOL": Moments.zeros(8), "LOL": Moments.zeros(7)}), "'LOL' describe 7 .* 8 sites"),
         (lambda: build(contrast=Moments.zeros(7)), "'contrast' describe 7"),
         (lambda: build(manifest={"seed": {1, 2}}), "manifest entry 'seed' = {1, 2} cannot be stored as JSON"),
+        (lambda: build(manifest={"files": []}), r"\['files'\] are written by the result itself"),
         (lambda: build(manifest={"seed": float("nan")}), "manifest entry 'seed' = nan"),
         (lambda: build(sites=NeuronSet(SHAPE, [])), "sites is empty"),
         (lambda: build(sites=[]), "sites is empty"),
