@@ -12,6 +12,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaForSequenceClassification,
+    XLMRobertaConfig,
+    XLMRobertaForSequenceClassification,
 )
 
 from pyneuro.models import Classifier, wrap
@@ -108,6 +110,7 @@ def tiny_model(
     config_class, model_class = {
         "bert": (BertConfig, BertForSequenceClassification),
         "roberta": (RobertaConfig, RobertaForSequenceClassification),
+        "xlm-roberta": (XLMRobertaConfig, XLMRobertaForSequenceClassification),
     }[arch]
     config = config_class(
         vocab_size=len(tiny_tokenizer(arch)),

@@ -9,8 +9,10 @@ import hashlib
 import io
 import json
 import os
+import struct
 import uuid
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -33,6 +35,11 @@ Vector: TypeAlias = npt.NDArray[np.float64]
 Site: TypeAlias = tuple[str, int, str]  # treatment, layer, module
 
 _FORMAT = "pyneuro-values-1"
+# What numpy, zipfile and json raise for bytes that are not what they should be.
+_DAMAGE = (
+    *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
 _WINDOW = 64  # batches tokenised and sorted by length at a time
 
 
@@ -189,7 +196,7 @@ class Values:
 
     @classmethod
     def load(cls, path: str | Path) -> Values:
-        """Read a file written by ``save``. Raises InputError for one that is missing, truncated, altered or not ours."""
+        """Read a file written by ``save``. Raises InputError when it is missing, damaged or something else."""
         try:
             with np.load(path, allow_pickle=False) as members:
                 meta = json.loads(members["meta"].tobytes())
@@ -215,7 +222,7 @@ class Values:
             raise InputError(f"values file {str(path)!r} does not exist; write it with Values.save") from error
         except InputError:
             raise
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        except _DAMAGE as error:
             raise InputError(
                 f"{str(path)!r} is not a whole values file ({error}); it is truncated or something else: save it again"
             ) from error

@@ -78,7 +78,7 @@ def find_adapter(model: nn.Module) -> Adapter:
 def unsupported(what: Any) -> InputError:
     """The error for an architecture without an adapter."""
     return InputError(
-        f"no adapter for architecture {what!r}; pyneuro knows the sequence classifiers of {', '.join(adapter_names())}; "
+        f"no adapter for architecture {what!r}; pyneuro knows sequence classifiers of {', '.join(adapter_names())}; "
         "to add an encoder of the same layer form, write one class and call register_adapter, as the docstring of "
         "pyneuro.models.adapter says"
     )

@@ -67,9 +67,11 @@ def load(
         model = model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {str(device)!r} can't be used: {error}; pass device='cpu'") from error
+    tokenizer = _read(where, "tokenizer")
+    _check_vocabulary(where, tokenizer)
     return wrap(
         model.eval(),
-        _read(where, "tokenizer"),
+        tokenizer,
         labels=labels,
         max_length=max_length,
         name=Path(where).resolve().name if Path(where).is_dir() else where,
@@ -131,11 +133,10 @@ def wrap(
 
 def _locate(source: str | Path) -> str:
     """The folder or hub id. What looks like a path must exist, so that a misspelt one isn't asked of the hub."""
-    path = Path(source).expanduser()
-    if path.is_dir():
+    text, path = str(source), Path(source).expanduser()
+    if text.strip() and path.is_dir():
         return str(path)
-    text = str(source)
-    if path.exists():
+    if path.is_file():
         raise InputError(f"model {text!r} is a file; pass the folder that holds config.json and model.safetensors")
     if isinstance(source, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1 or not text.strip():
         raise InputError(
@@ -182,6 +183,15 @@ def _check_loaded(where: str, info: Mapping[str, Any]) -> None:
         raise InputError(
             f"{where!r} holds encoder weights that its architecture does not use ({', '.join(aside[:4])}); it was "
             "customised: merge adapters before saving"
+        )
+
+
+def _check_vocabulary(where: str, tokenizer: Any) -> None:
+    """Refuse a tokenizer without words: transformers 5 makes one, silently, of a folder that lacks the vocabulary."""
+    if set(tokenizer.get_vocab().values()) <= set(tokenizer.all_special_ids):
+        raise InputError(
+            f"the tokenizer of {where!r} knows no words, because its vocabulary is missing; put the tokenizer's files "
+            "(tokenizer.json, or vocab.txt, or vocab.json and merges.txt) beside the model"
         )
 
 

@@ -89,8 +89,8 @@ def _check_probe(clf: Classifier, encoding: Encoding) -> None:
     x_low = x.to(logits.dtype)
     for number, layer in enumerate(weights.layers):
         exact, low = layer_forward(layer, x, clf.shape.heads), layer_forward(layer, x_low, clf.shape.heads)
-        for convention, seen in (("linear", linear), ("hook", hook)):
-            for module in MODULES:
+        for module in MODULES:  # in the order of the computation, so that the first to differ is the cause
+            for convention, seen in (("linear", linear), ("hook", hook)):
                 what = f"the values of L{number}.{module} ({convention} convention)"
                 if (number, module) not in seen:
                     raise InputError(f"{clf.name}: the module of {what} takes no part in the forward; {_MEND}")
@@ -108,6 +108,6 @@ def _compare(clf: Classifier, what: str, found: Tensor, exact: Tensor, low: Tens
     error = float((found - exact).abs().max()) if found.shape == exact.shape else float("inf")
     if not error <= bound:
         raise InputError(
-            f"{clf.name}: {what} differ from the plain {clf.adapter.name} forward by {error:.2g} where rounding "
+            f"{clf.name}: {what} differ from the plain {clf.adapter.name} forward by {error:.2g}; rounding "
             f"explains {bound:.2g}; {_MEND}"
         )
