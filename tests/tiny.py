@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -150,3 +151,13 @@ def make_tiny(
     double-precision reference."""
     model = tiny_model(arch, **sizes).to(dtype)  # type: ignore[arg-type]
     return wrap(model, tiny_tokenizer(arch), max_length=max_length, name=f"tiny-{arch}")
+
+
+def fingerprint(model: torch.nn.Module) -> tuple[object, ...]:
+    """Parameters, gradients, hooks and training flags: everything that analysis must leave as it was."""
+    h = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        h.update(name.encode() + tensor.numpy().tobytes())
+    hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in model.modules()]
+    grads = [(p.requires_grad, p.grad) for p in model.parameters()]
+    return h.hexdigest(), hooks, grads, [m.training for m in model.modules()]

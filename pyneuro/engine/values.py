@@ -370,7 +370,8 @@ def _frozen(arrays: Mapping[Site, Any]) -> Mapping[Site, Vector]:
                     f"{', '.join(MODULES)}"
                 )
         try:
-            copy = np.array(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
+            numbers = values.detach().cpu().double().numpy() if isinstance(values, Tensor) else values
+            copy = np.array(numbers, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise InputError(f"values of {key!r} can't be read as float64 numbers: {error}") from error
         copy.flags.writeable = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 
 import pytest
@@ -10,17 +9,7 @@ import torch
 
 from pyneuro.errors import InputError
 from pyneuro.models import wrap
-from tests.tiny import PAIRS, SamplePair, make_tiny, tiny_model, tiny_tokenizer
-
-
-def fingerprint(model):
-    """Parameters, gradients, hooks and training flags: everything that analysis must leave as it was."""
-    h = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        h.update(name.encode() + tensor.numpy().tobytes())
-    hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in model.modules()]
-    grads = [(p.requires_grad, p.grad) for p in model.parameters()]
-    return h.hexdigest(), hooks, grads, [m.training for m in model.modules()]
+from tests.tiny import PAIRS, SamplePair, fingerprint, make_tiny, tiny_model, tiny_tokenizer
 
 
 def test_encoding_is_the_tokenizers_own_without_padding(bundled):
