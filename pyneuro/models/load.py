@@ -135,6 +135,8 @@ def _locate(source: str | Path) -> str:
     """The folder or hub id. What looks like a path must exist, so that a misspelt one isn't asked of the hub."""
     text, path = str(source), Path(source).expanduser()
     if text.strip() and path.is_dir():
+        if not (path / "config.json").is_file():
+            raise InputError(f"model folder {text!r} has no config.json; pass a folder written by save_pretrained")
         return str(path)
     if path.is_file():
         raise InputError(f"model {text!r} is a file; pass the folder that holds config.json and model.safetensors")

@@ -9,8 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
-    AutoTokenizer,
-    BertForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
 )
@@ -108,7 +106,10 @@ def test_an_unreachable_hub_id_is_an_input_error():
         load("pyneuro-tests/no-such-model")
 
 
-def test_an_empty_folder_is_refused(tmp_path):
+def test_a_folder_without_config_or_with_a_broken_one_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"has no config\.json"):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text("{")
     with pytest.raises(InputError, match="can't read the config"):
         load(tmp_path)
 
@@ -221,8 +222,9 @@ def customise_activation(model):
     model.bert.encoder.layer[2].intermediate.intermediate_act_fn = torch.nn.GELU(approximate="tanh")
 
 
-def customise_scale(model):
-    model.bert.encoder.layer[0].attention.self.scaling *= 1.01
+def customise_attention(model):
+    attention = model.bert.encoder.layer[0].attention.self
+    attention.register_forward_hook(lambda _, __, out: (out[0] * 1.001, *out[1:]))
 
 
 def customise_with_a_hook(model):
@@ -242,7 +244,7 @@ def bypass_a_module(model):
     [
         (customise_linear, r"L1\.I \(linear"),
         (customise_activation, r"L2\.I \(hook"),
-        (customise_scale, r"L0\.AO"),
+        (customise_attention, r"L0\.AO"),
         (customise_with_a_hook, r"L1\.O \(hook"),
         (customise_head, "logits"),
         (bypass_a_module, r"L1\.AO \(linear convention\) takes no part"),
@@ -256,10 +258,10 @@ def test_a_customised_forward_is_found_and_its_place_named(customise, place):
 
 
 def test_a_tanh_gelu_behind_a_config_that_says_gelu_is_found_in_a_real_model():
-    model = BertForSequenceClassification.from_pretrained(bundled_model(), dtype=torch.float32)
-    model.bert.encoder.layer[5].intermediate.intermediate_act_fn = torch.nn.GELU(approximate="tanh")
+    clf = load(bundled_model())
+    clf.model.bert.encoder.layer[5].intermediate.intermediate_act_fn = torch.nn.GELU(approximate="tanh")
     with pytest.raises(InputError, match=r"L5\.I \(hook"):
-        wrap(model, AutoTokenizer.from_pretrained(bundled_model()))
+        wrap(clf.model, clf.tokenizer)
 
 
 def test_a_subclass_that_changes_nothing_is_welcome():
