@@ -1,1 +1,47 @@
-"""pyneuro."""
+"""pyneuro: exact causal mediation analysis of every neuron of an NLI classifier.
+
+>>> import pyneuro as pn
+>>> clf = pn.load(pn.bundled_model())
+>>> roles = pn.data.split_roles(pn.data.embedded_pairs(400, seed=0), seed=0)
+>>> values = pn.mean_activations(clf, pn.data.treatment_sets(roles.treatment, low=20, high=80))
+>>> result = pn.search(clf, roles.nie[:2], values, sites=["L5.I.*"])
+>>> top = result.top(10, treatment="HOL")
+"""
+
+import torch as _torch  # noqa: F401 (before the native module: one OpenMP runtime for both)
+
+from pyneuro import data
+from pyneuro.engine.intervention import Intervention
+from pyneuro.engine.values import Values, mean_activations
+from pyneuro.errors import BackendError, InputError, PyneuroError, ResumeError
+from pyneuro.models import Classifier, bundled_model, load, register_adapter, wrap
+from pyneuro.results import Result, load_result, save_figures, summary_text
+from pyneuro.search import search
+from pyneuro.sites import MODULES, ModelShape, Neuron, NeuronSet
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MODULES",
+    "BackendError",
+    "Classifier",
+    "InputError",
+    "Intervention",
+    "ModelShape",
+    "Neuron",
+    "NeuronSet",
+    "PyneuroError",
+    "Result",
+    "ResumeError",
+    "Values",
+    "bundled_model",
+    "data",
+    "load",
+    "load_result",
+    "mean_activations",
+    "register_adapter",
+    "save_figures",
+    "search",
+    "summary_text",
+    "wrap",
+]

@@ -1,7 +1,8 @@
 """What a neuron is called.
 
-A neuron is one output coordinate of one of the six linear layers of an encoder layer, written ``"L3.I.906"``: layer (from 0), module, index.
-Two conventions exist for where its value is read and patched (Lim et al. 2024 hook modules, most other work the linear layer):
+A neuron is one output coordinate of one of the six linear layers of an encoder layer, written ``"L3.I.906"``: layer
+(from 0), module, index. Two conventions exist for where its value is read and patched (Lim et al. 2024 hook modules,
+most other work the linear layer):
 
 ========  =================================  ======================================================
 module    ``linear``                         ``hook``
@@ -61,7 +62,7 @@ class ModelShape:
 
     def offset(self, layer: int, module: str) -> int:
         """Flat id of neuron 0 of (layer, module). Flat ids run layer by layer, modules in the order of ``MODULES``."""
-        return layer * self.layer_width + sum(self.width(m) for m in MODULES[: MODULES.index(module)])  # type: ignore[arg-type]
+        return layer * self.layer_width + sum(self.width(m) for m in MODULES[: MODULES.index(module)])
 
     def groups(self) -> Iterator[tuple[int, Module]]:
         """Every (layer, module), in flat order."""
@@ -135,7 +136,10 @@ class NeuronSet:
     def _expand(name: str, shape: ModelShape) -> npt.NDArray[np.int64]:
         match = _NAME.match(str(name))
         if match is None:
-            raise InputError(f"site {name!r} is not understood; write 'L3.I.906', 'L0.Q.*', 'L*.AO.308' or 'all' (modules: {', '.join(MODULES)})")
+            raise InputError(
+                f"site {name!r} is not understood; write 'L3.I.906', 'L0.Q.*', 'L*.AO.308' or 'all' "
+                f"(modules: {', '.join(MODULES)})"
+            )
         layer, module, index = match.groups()
         if layer != "*" and int(layer) >= shape.layers:
             raise InputError(f"site {name!r}: the model has layers 0..{shape.layers - 1}")

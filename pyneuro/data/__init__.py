@@ -1,6 +1,7 @@
 """NLI pairs: reading, word overlap, treatment sets and split roles."""
 
 from pyneuro.data.balance import balanced_sample
+from pyneuro.data.generator import embedded_pairs
 from pyneuro.data.overlap import OVERLAP_SCORERS, overlap, overlap_scores, register_scorer
 from pyneuro.data.pairs import LABELS, Pair, Pairs
 from pyneuro.data.read import read_pairs
@@ -20,6 +21,7 @@ __all__ = [
     "Roles",
     "TreatmentSets",
     "balanced_sample",
+    "embedded_pairs",
     "overlap",
     "overlap_scores",
     "read_pairs",

@@ -200,8 +200,14 @@ class Pairs(Sequence[Pair]):
 
     def digest(self) -> str:
         """Hex sha256 over (id, premise, hypothesis, label) of every pair, in order. Source and meta do not count."""
-        sha = hashlib.sha256()
-        for pair in self._pairs:
-            # JSON quotes its strings, so no text can imitate a boundary; ASCII escapes survive lone surrogates.
-            sha.update(json.dumps([pair.id, pair.premise, pair.hypothesis, pair.label]).encode("ascii") + b"\n")
-        return sha.hexdigest()
+        return pairs_digest(self._pairs)
+
+
+def pairs_digest(pairs: Iterable[Any]) -> str:
+    """``Pairs.digest`` of any objects with id, premise and hypothesis, and a label if they have one."""
+    sha = hashlib.sha256()
+    for pair in pairs:
+        fields = [pair.id, pair.premise, pair.hypothesis, getattr(pair, "label", None)]
+        # JSON quotes its strings, so no text can imitate a boundary; ASCII escapes survive lone surrogates.
+        sha.update(json.dumps(fields).encode("ascii") + b"\n")
+    return sha.hexdigest()

@@ -28,7 +28,8 @@ class Backend:
     name : "cpu" or "reference"
         Native kernels, or plain torch.
     precision : "fp32", "bf16" or "float64"
-        Of the differences. With bf16, operands of the large products are rounded and sums stay fp32; everything else is fp32.
+        Of the differences. With bf16, operands of the large products are rounded and sums stay fp32; everything else
+        is fp32.
     """
 
     name: str
@@ -72,8 +73,8 @@ def choose_backend(backend: str | None = None, precision: str = "fp32") -> Backe
     Parameters
     ----------
     backend : "cpu", "reference" or None
-        None reads the environment variable ``PYNEURO_BACKEND``; where that is not set, ``cpu`` is taken if it is built and
-        offers the precision, else ``reference``.
+        None reads the environment variable ``PYNEURO_BACKEND``; where that is not set, ``cpu`` is taken if it is
+        built and offers the precision, else ``reference``.
     precision : "fp32", "bf16" or "float64"
 
     Raises
@@ -99,7 +100,7 @@ def choose_backend(backend: str | None = None, precision: str = "fp32") -> Backe
                 f"bf16 differences need a CPU with avx512_bf16 (instruction set in use: {native.isa}); use "
                 "precision='fp32', or backend='reference' to emulate the rounding"
             )
-    return Backend(name, precision)  # type: ignore[arg-type]
+    return Backend(name, precision)
 
 
 def _cpu_offers(precision: str) -> bool:

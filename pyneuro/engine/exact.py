@@ -1,7 +1,8 @@
 """The exact engine: every neuron's patched run of one sample, as differences to its base run.
 
-Layers below the patch are never touched. A row-0 change goes through one low-rank attention, dense layers, and a last layer read at row 0; a
-change of K or V starts dense. Padding does not exist: samples come one at a time, at their own length.
+Layers below the patch are never touched. A row-0 change goes through one low-rank attention, dense layers, and a last
+layer read at row 0; a change of K or V starts dense. Padding does not exist: samples come one at a time, at their own
+length.
 """
 
 from __future__ import annotations
@@ -98,8 +99,8 @@ class ExactEngine:
         if bool(bad.any()):
             first = int(torch.nonzero(bad)[0])
             raise InputError(
-                f"patching L{layer}.{module}.{int(index[first])} of sample {base.id!r} by {float(change[first]):.3g} gives "
-                "a NaN or infinite output; check the replacement value"
+                f"patching L{layer}.{module}.{int(index[first])} of sample {base.id!r} by {float(change[first]):.3g} "
+                "gives a NaN or infinite output; check the replacement value"
             )
         return out
 

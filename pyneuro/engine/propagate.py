@@ -1,4 +1,5 @@
-"""From one layer to the next as differences. Each function is one case of docs/method.md; shapes [S, N, d] or, for row 0, [N, d]."""
+"""From one layer to the next as differences. Each function is one case of docs/method.md; shapes [S, N, d] or, for
+row 0, [N, d]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The operations on differences: ``torch.ops.pyneuro.*``, their definition in plain torch, and the packing of weights for the kernels."""
+"""The operations on differences: ``torch.ops.pyneuro.*``, their definition in plain torch, and the packing of weights
+for the kernels."""
 
 from pyneuro.ops import (  # noqa: F401 (importing an operation registers it)
     delta_attention,

@@ -1,4 +1,5 @@
-"""delta_attention_low_rank: the attention block of the layer after a change of row 0 alone, rank 3H on every other row."""
+"""delta_attention_low_rank: the attention block of the layer after a change of row 0 alone, rank 3H on every other
+row."""
 
 from __future__ import annotations
 

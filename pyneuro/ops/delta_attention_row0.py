@@ -1,4 +1,5 @@
-"""Attention read at row 0 alone: delta_attention_row0 (row 0 of the input changed), delta_attention_row0_dense (every row changed)."""
+"""Attention read at row 0 alone: delta_attention_row0 (row 0 of the input changed), delta_attention_row0_dense (every
+row changed)."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from dataclasses import dataclass
 from functools import cache
@@ -11,13 +12,12 @@ import torch  # before the native module, so that both share torch's OpenMP runt
 
 from pyneuro.errors import BackendError
 
+_module: ModuleType | None
+_import_error: ImportError | None
 try:
-    from pyneuro import _native as _module
+    _module, _import_error = importlib.import_module("pyneuro._native"), None
 except ImportError as error:  # a source tree that was never built
-    _module = None  # type: ignore[assignment]
-    _import_error: ImportError | None = error
-else:
-    _import_error = None
+    _module, _import_error = None, error
 
 ISA_VARIABLE = "PYNEURO_ISA"
 
@@ -40,7 +40,8 @@ def built() -> bool:
 
 def instruction_sets() -> dict[str, dict[str, int | bool]]:
     """Instruction sets this build holds and this machine runs, best first; empty where nothing is built."""
-    return {} if _module is None else _module.instruction_sets()
+    found: dict[str, dict[str, int | bool]] = {} if _module is None else _module.instruction_sets()
+    return found
 
 
 @cache

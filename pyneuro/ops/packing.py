@@ -1,8 +1,9 @@
 """Weights laid out for the native kernels.
 
-A packed weight holds W [out, in] in panels of ``width`` output rows, K running before the row, so that one step along K reads one contiguous
-panel row: fp32 ``[ceil(out / width), in, width]``; bf16, whose dot product takes pairs along K, ``[ceil(out / width), ceil(in / 2), width, 2]``.
-Short panels are padded with zeros. The width belongs to the instruction set: 32 for AVX-512, 16 for AVX2, 8 for the baseline.
+A packed weight holds W [out, in] in panels of ``width`` output rows, K running before the row, so that one step along
+K reads one contiguous panel row: fp32 ``[ceil(out / width), in, width]``; bf16, whose dot product takes pairs along
+K, ``[ceil(out / width), ceil(in / 2), width, 2]``. Short panels are padded with zeros. The width belongs to the
+instruction set: 32 for AVX-512, 16 for AVX2, 8 for the baseline.
 """
 
 from __future__ import annotations

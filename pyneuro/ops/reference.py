@@ -1,7 +1,7 @@
 """Every operation in plain torch, in any dtype: the definition the kernels are tested against, and the float64 oracle.
 
-Shapes: S tokens, N candidates, d hidden, f intermediate, H heads, e = d / H. Differences are token-major, [S, N, d]. Formulas:
-docs/method.md, "difference forms".
+Shapes: S tokens, N candidates, d hidden, f intermediate, H heads, e = d / H. Differences are token-major, [S, N, d].
+Formulas: docs/method.md, "difference forms".
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def gelu_series(a: Tensor) -> Tensor:
 
 
 def delta_gelu(a: Tensor, d: Tensor, series: Tensor) -> Tensor:
-    """gelu(a + d) − gelu(a) for a [S, f], d [S, N, f], series [S, 4, f]: the series up to |d| = 0.1, the plain difference beyond."""
+    """gelu(a + d) − gelu(a) for a [S, f], d [S, N, f], series [S, 4, f]: the series up to |d| = 0.1, the plain
+    difference beyond."""
     c1, c2, c3, c4 = series.unsqueeze(-3).unbind(-2)
     small = d * (c1 + d * (c2 + d * (c3 + d * c4)))
     base = a.unsqueeze(-2)
@@ -90,7 +91,7 @@ def delta_feed_forward(
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:
-    return x.unflatten(-1, (heads, -1))
+    return x.reshape(*x.shape[:-1], heads, -1)
 
 
 def delta_attention(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor) -> Tensor:
@@ -129,7 +130,8 @@ def delta_attention_row0_dense(
     wv: Tensor,
     packed_value_heads: Tensor | None,
 ) -> Tensor:
-    """Context difference of row 0 when every row changed: dx [S, N, d], dq0 [N, d] -> [N, d], without d × d products on rows 1 to S − 1."""
+    """Context difference of row 0 when every row changed: dx [S, N, d], dq0 [N, d] -> [N, d], without d × d products
+    on rows 1 to S − 1."""
     del packed_key_transposed, packed_value_heads
     heads = p.shape[0]
     q0, k, v, dq = _heads(q[0], heads), _heads(k, heads), _heads(v, heads), _heads(dq0, heads)
@@ -156,9 +158,11 @@ def delta_attention_low_rank(
     rstd: Tensor,
     gamma: Tensor,
 ) -> Tensor:
-    """Attention block after a change of row 0 alone: dqkv [N, 3d], dx [N, d] -> [S, N, d], after residual and LayerNorm.
+    """Attention block after a change of row 0 alone: dqkv [N, 3d], dx [N, d] -> [S, N, d], after residual and
+    LayerNorm.
 
-    context_rows [S, H, d] = W_AO,h (ctx_h[t] − p_h[t, 0] v_h[0]) and value_row [H, d] = W_AO,h v_h[0] belong to the base run.
+    context_rows [S, H, d] = W_AO,h (ctx_h[t] − p_h[t, 0] v_h[0]) and value_row [H, d] = W_AO,h v_h[0] belong to the
+    base run.
     """
     del packed_wao  # always fp32: its share of the work is one row a candidate
     heads = p.shape[0]

@@ -1,4 +1,5 @@
-"""How an operation is registered with torch: schema, CPU kernel, reference for every other device and dtype, fake for tracing.
+"""How an operation is registered with torch: schema, CPU kernel, reference for every other device and dtype, fake for
+tracing.
 
 The operations are forward only: they serve sweeps under ``torch.no_grad()``.
 """
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from pyneuro.ops import native as _native
 
-LIBRARY = torch.library.Library("pyneuro", "DEF")  # noqa: TOR901 (one library for the life of the process)
+LIBRARY = torch.library.Library("pyneuro", "DEF")
 
 
 def register(

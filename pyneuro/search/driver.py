@@ -1,0 +1,209 @@
+"""The search loop: samples × groups of candidates, streaming moments, partial results on disk, time left.
+
+A tile is one block of samples against one group. The state of a group is the moments of its candidates and the number
+of samples behind them; groups are independent, so a stopped search resumes anywhere and gives the same numbers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pyneuro.effects import Moments, Response
+from pyneuro.models.weights import Encoding
+from pyneuro.results import TileStore
+from pyneuro.search.evaluator import Evaluator, Float
+from pyneuro.search.progress import Progress
+from pyneuro.search.targets import Group, SetGroup
+
+SAVE_SECONDS = 1.0  # finished tiles wait no longer than this for the disk
+
+
+@dataclass
+class GroupState:
+    """Moments of a group's candidates by treatment (and their contrast), and how many samples they hold."""
+
+    treatments: dict[str, Moments]
+    contrast: Moments | None
+    done: int = 0
+
+    @classmethod
+    def fresh(cls, names: Sequence[str], size: int) -> GroupState:
+        contrast = Moments.zeros(size) if len(names) >= 2 else None
+        return cls({name: Moments.zeros(size) for name in names}, contrast)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        parts = {**{f"treatment.{name}": m for name, m in self.treatments.items()}}
+        if self.contrast is not None:
+            parts["contrast"] = self.contrast
+        return {f"{part}/{name}": array for part, m in parts.items() for name, array in m.to_arrays().items()}
+
+    @classmethod
+    def from_arrays(cls, names: Sequence[str], done: int, arrays: dict[str, np.ndarray]) -> GroupState:
+        def part(prefix: str) -> Moments:
+            start = f"{prefix}/"
+            return Moments.from_arrays({k[len(start) :]: v for k, v in arrays.items() if k.startswith(start)})
+
+        contrast = part("contrast") if len(names) >= 2 else None
+        return cls({name: part(f"treatment.{name}") for name in names}, contrast, done)
+
+    def add(self, response: Response, logits: Float, delta: Float, label: str | None, sample: int) -> None:
+        """One sample: logits [C], delta [T, n, C]."""
+        terms = [response.terms(logits, d) for d in delta]
+        for moments, found in zip(self.treatments.values(), terms, strict=True):
+            moments.update(found, label, sample)
+        if self.contrast is not None:
+            self.contrast.update(terms[0] - terms[1], label, sample)
+
+
+@dataclass
+class Sweep:
+    """One search under way. ``run`` carries it to the end; on any interruption finished tiles are on disk (with a
+    store).
+
+    Parameters
+    ----------
+    evaluator : Evaluator
+    encodings : list of Encoding
+    groups : list of Group or SetGroup
+    treatments : names, [T]
+    response : Response
+    probability_floor : float or None
+        Samples whose base probability of the target is below it are left out.
+    store : TileStore or None
+    progress : Progress
+    """
+
+    evaluator: Evaluator
+    encodings: Sequence[Encoding]
+    groups: Sequence[Group | SetGroup]
+    treatments: Sequence[str]
+    response: Response
+    probability_floor: float | None
+    store: TileStore | None
+    progress: Progress
+    states: dict[str, GroupState] = field(default_factory=dict)
+    skipped: set[str] = field(default_factory=set)
+    patched_runs: int = 0
+    seconds: float = 0.0
+
+    def restore(self) -> int:
+        """Load what the store holds; returns the number of (sample, group) tiles already there."""
+        for group in self.groups:
+            found = None if self.store is None else self.store.read(group.name)
+            self.states[group.name] = (
+                GroupState.fresh(self.treatments, len(group))
+                if found is None
+                else GroupState.from_arrays(self.treatments, *found)
+            )
+        return sum(state.done for state in self.states.values())
+
+    def work(self, sample: int, group: Group | SetGroup) -> float:
+        """Cost of a sample's tile, in the evaluator's unit."""
+        each = self.evaluator.cost(len(self.encodings[sample]), group.layer, group.module)
+        return max(each, 1.0) * len(group) * len(self.treatments)
+
+    def calibrate(self) -> float | None:
+        """Seconds for all that is left, from a small part of one tile; None where nothing is left."""
+        left = sum(self.work(s, g) for g in self.groups for s in range(self.states[g.name].done, len(self.encodings)))
+        if not left:
+            return None
+        sample = sorted(range(len(self.encodings)), key=lambda s: len(self.encodings[s]))[len(self.encodings) // 2]
+        group = max(self.groups, key=lambda g: self.work(sample, g) / len(g))
+        trial = _first(group, 128)
+        state, _ = self.evaluator.begin([self.encodings[sample]])
+        spent = []
+        for _ in range(2):  # the first warms caches and allocators
+            start = time.perf_counter()
+            self._patched(state, trial)
+            spent.append(time.perf_counter() - start)
+        return left / self.work(sample, trial) * spent[1]
+
+    def run(self) -> None:
+        """All tiles that are not done, samples outermost."""
+        block = self.evaluator.samples_at_once
+        started = time.perf_counter()
+        with self._saving() as dirty:
+            for first in range(0, len(self.encodings), block):
+                self._block(range(first, min(first + block, len(self.encodings))), dirty)
+                self.seconds = time.perf_counter() - started
+        self.seconds = time.perf_counter() - started
+
+    def _block(self, samples: range, dirty: _Dirty) -> None:
+        waiting = [g for g in self.groups if self.states[g.name].done < samples.stop]
+        if not waiting:
+            return
+        base, logits = self.evaluator.begin([self.encodings[s] for s in samples])
+        kept = [self._above_floor(s, logits[i]) for i, s in enumerate(samples)]
+        for group in waiting:
+            state = self.states[group.name]
+            delta = self._patched(base, group) if any(kept) else None
+            for i, sample in enumerate(samples):
+                if sample < state.done:
+                    continue
+                if kept[i] and delta is not None:
+                    state.add(self.response, logits[i], delta[i], self.encodings[sample].label, sample)
+                state.done = sample + 1
+                self.patched_runs += len(group) * len(self.treatments)
+                self.progress.advance(self.work(sample, group), len(group) * len(self.treatments))
+            dirty.add(group.name)
+
+    def _patched(self, base: Any, group: Group | SetGroup) -> Float:
+        if isinstance(group, Group):
+            return self.evaluator.neurons(base, group.layer, group.module, group.index, group.z)
+        return self.evaluator.sets(base, group.sets, group.z)
+
+    def _above_floor(self, sample: int, logits: Float) -> bool:
+        if self.probability_floor is None:
+            return True
+        if Response("probability", self.response.target).base(logits) >= self.probability_floor:
+            return True
+        self.skipped.add(self.encodings[sample].id)
+        return False
+
+    @contextmanager
+    def _saving(self) -> Iterator[_Dirty]:
+        """Finished tiles reach the disk within a second, and at the latest when the block is left, however it is
+        left."""
+        dirty = _Dirty(self)
+        try:
+            yield dirty
+        finally:
+            dirty.flush()
+
+
+class _Dirty:
+    """Groups whose state is newer than on disk."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self._sweep = sweep
+        self._names: set[str] = set()
+        self._flushed = time.monotonic()
+
+    def add(self, name: str) -> None:
+        self._names.add(name)
+        if time.monotonic() - self._flushed > SAVE_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        store = self._sweep.store
+        if store is not None:
+            for name in sorted(self._names):
+                state = self._sweep.states[name]
+                store.write(name, state.done, state.arrays())
+        self._names.clear()
+        self._flushed = time.monotonic()
+
+
+def _first(group: Group | SetGroup, most: int) -> Group | SetGroup:
+    """The group's first candidates."""
+    if isinstance(group, Group):
+        z = None if group.z is None else group.z[:, :most]
+        return Group(group.layer, group.module, group.index[:most], z)
+    z_sets = None if group.z is None else group.z[:4]
+    return SetGroup(group.names[:4], group.sets[:4], z_sets)

@@ -1,0 +1,37 @@
+"""What the search loop asks of a way to compute patched runs. The exact engine is one; the baselines are others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pyneuro.models.weights import Encoding
+from pyneuro.sites import NeuronSet
+
+Float = npt.NDArray[np.float64]
+
+
+class Evaluator(Protocol):
+    """Patched runs of blocks of samples. B samples, T treatments, n neurons or sets, C classes.
+
+    ``z`` holds replacement values, float64 [T, n], or None where the intervention needs none (then T = 1).
+    """
+
+    @property
+    def samples_at_once(self) -> int:
+        """B, the samples of a block (the last block may be smaller)."""
+
+    def begin(self, encodings: Sequence[Encoding]) -> tuple[Any, Float]:
+        """Base runs of a block: (state for the calls below, logits [B, C])."""
+
+    def neurons(self, state: Any, layer: int, module: str, index: npt.NDArray[np.int64], z: Float | None) -> Float:
+        """Change of the logits [B, T, n, C], each neuron of one (layer, module) patched alone."""
+
+    def sets(self, state: Any, sets: Sequence[NeuronSet], z: Sequence[Float] | None) -> Float:
+        """Change of the logits [B, T, n, C], each set patched jointly; ``z[i]`` is [T, len(sets[i])]."""
+
+    def cost(self, tokens: int, layer: int, module: str) -> float:
+        """Work of one patched run of a sample of this length, in any unit; for the time left."""

@@ -1,0 +1,99 @@
+"""The exact engine as an evaluator of the search loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pyneuro.engine.base_run import BaseRun
+from pyneuro.engine.exact import ExactEngine
+from pyneuro.engine.intervention import Intervention
+from pyneuro.engine.joint import Patch, joint_delta_logits
+from pyneuro.engine.plan import layer_flops, patch_flops
+from pyneuro.models.weights import Encoding
+from pyneuro.search.evaluator import Float
+from pyneuro.sites import NeuronSet
+
+Token = int | Literal["all"]
+
+
+@dataclass(frozen=True, eq=False)
+class ExactEvaluator:
+    """Samples one at a time. Single neurons at token 0 take the short path, everything else the joint one."""
+
+    engine: ExactEngine
+    convention: str
+    intervention: Intervention
+    token: Token = 0
+    joint: bool = False  # whether base runs must serve sets
+    samples_at_once: int = 1
+
+    @property
+    def _everywhere(self) -> bool:
+        return self.joint or self.token != 0
+
+    def begin(self, encodings: Sequence[Encoding]) -> tuple[BaseRun, Float]:
+        base = self.engine.begin(encodings[0], all_rows=self._everywhere)
+        return base, base.logits.numpy()[None]
+
+    def neurons(self, state: BaseRun, layer: int, module: str, index: npt.NDArray[np.int64], z: Float | None) -> Float:
+        if self.token != 0:
+            shape = self.engine.shape
+            alone = [NeuronSet(shape, [shape.offset(layer, module) + int(i)]) for i in index]
+            return self.sets(state, alone, None if z is None else [z[:, [i]] for i in range(len(index))])
+        treatments = 1 if z is None else len(z)
+        repeated = torch.from_numpy(np.tile(index, treatments))
+        flat = None if z is None else torch.from_numpy(np.ascontiguousarray(z)).flatten()
+        delta = self.engine.delta_logits(
+            state, layer, module, repeated, flat, convention=self.convention, intervention=self.intervention
+        )
+        out: Float = delta.view(1, treatments, len(index), -1).numpy()
+        return out
+
+    def sets(self, state: BaseRun, sets: Sequence[NeuronSet], z: Sequence[Float] | None) -> Float:
+        treatments = 1 if z is None else len(z[0])
+        tokens = range(state.tokens) if self.token == "all" else [self.token]
+        most = self.engine.memory.candidates(self.engine.shape, state.tokens, 2 * state.tokens, self.engine.backend)
+        candidates = [(t, number) for t in range(treatments) for number in range(len(sets))]
+        parts = []
+        for start in range(0, len(candidates), most):
+            chunk = candidates[start : start + most]
+            found = joint_delta_logits(
+                self.engine,
+                state,
+                _patches(chunk, sets, z),
+                len(chunk),
+                tokens=tokens,
+                convention=self.convention,
+                intervention=self.intervention,
+            )
+            parts.append(found.numpy())
+        return np.concatenate(parts).reshape(1, treatments, len(sets), -1)
+
+    def cost(self, tokens: int, layer: int, module: str) -> float:
+        shape = self.engine.shape
+        if self._everywhere:
+            return (shape.layers - layer) * layer_flops(shape, tokens)
+        return patch_flops(shape, tokens, layer, module)
+
+
+def _patches(
+    chunk: Sequence[tuple[int, int]], sets: Sequence[NeuronSet], z: Sequence[Float] | None
+) -> dict[tuple[int, str], Patch]:
+    """Patches of candidates (treatment, set), gathered by site."""
+    rows: dict[tuple[int, str], list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Float]]] = {}
+    for candidate, (treatment, number) in enumerate(chunk):
+        position = 0
+        for (layer, module), index in sets[number].groups():
+            values = np.zeros(0) if z is None else z[number][treatment, position : position + len(index)]
+            rows.setdefault((layer, module), []).append((np.full(len(index), candidate), index, values))
+            position += len(index)
+    joined = {
+        site: [torch.from_numpy(np.concatenate(part)) for part in zip(*e, strict=True)] for site, e in rows.items()
+    }
+    return {site: Patch(ids, index, None if z is None else values) for site, (ids, index, values) in joined.items()}
