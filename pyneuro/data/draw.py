@@ -41,9 +41,9 @@ def shuffled(pairs: Pairs, positions: Iterable[int], seed: int, purpose: str) ->
 
 
 def sample(pairs: Pairs, positions: Iterable[int], n: int, *, replacement: bool, seed: int, purpose: str) -> list[int]:
-    """``n`` of the positions, in corpus order; without replacement there must be as many."""
+    """``n`` of the positions, in random order; without replacement there must be as many."""
     order = shuffled(pairs, positions, seed, purpose)
     if replacement:
         # The remainder of a 256-bit number is uniform to within 2^-230 for any corpus.
         order = [order[int.from_bytes(draw_key(seed, purpose, str(at)), "big") % len(order)] for at in range(n)]
-    return sorted(order[:n])
+    return order[:n]

@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyneuro.data.balance import balanced_sample
@@ -19,6 +19,7 @@ CORPUS = Pairs(
 )
 
 
+@settings(deadline=None)
 @given(st.integers(3, 30), st.integers(0, 5))
 def test_every_class_gets_the_same_number_once(n: int, seed: int) -> None:
     drawn = balanced_sample(CORPUS, n, seed=seed)

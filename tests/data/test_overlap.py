@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyneuro.data.overlap import OVERLAP_SCORERS, overlap, overlap_scores, register_scorer
@@ -62,12 +62,14 @@ def test_the_directed_scores_are_not_symmetric_and_jaccard_is() -> None:
     assert overlap((premise, hypothesis), "jaccard") == overlap((hypothesis, premise), "jaccard")
 
 
+@settings(deadline=None)
 @given(words, words)
 def test_bounded_scores_stay_in_their_bounds(premise: str, hypothesis: str) -> None:
     for scorer, top in {"whitespace": 1, "clark": 1, "jaccard": 1, "full": 1, "qqp": 2}.items():
         assert 0 <= overlap((premise, hypothesis), scorer) <= top
 
 
+@settings(deadline=None)
 @given(words)
 def test_a_copy_of_the_premise_has_full_overlap(premise: str) -> None:
     scores = {scorer: overlap((premise, premise), scorer) for scorer in OVERLAP_SCORERS}
@@ -76,6 +78,7 @@ def test_a_copy_of_the_premise_has_full_overlap(premise: str) -> None:
         assert scores["whitespace"] == 1
 
 
+@settings(deadline=None)
 @given(words, words)
 def test_full_is_a_clark_score_of_one(premise: str, hypothesis: str) -> None:
     assert overlap((premise, hypothesis), "full") == (overlap((premise, hypothesis), "clark") == 1)

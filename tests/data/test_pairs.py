@@ -9,7 +9,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyneuro.data.pairs import LABELS, Pair, Pairs
@@ -119,11 +119,13 @@ def test_pairs_survive_pickling_and_copying() -> None:
         assert (twin.source, twin.dropped, twin[0].meta) == (pairs.source, pairs.dropped, pairs[0].meta)
 
 
+@settings(deadline=None)
 @given(st.lists(pair, max_size=4), st.lists(pair, max_size=4))
 def test_digests_agree_exactly_when_contents_do(left: list[Pair], right: list[Pair]) -> None:
     assert (Pairs(left).digest() == Pairs(right).digest()) == (left == right)
 
 
+@settings(deadline=None)
 @given(st.lists(pair, min_size=1, max_size=4), st.data())
 def test_any_change_of_content_changes_the_digest(items: list[Pair], data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(items) - 1))
@@ -137,6 +139,11 @@ def test_the_digest_ignores_source_and_meta_and_heeds_order() -> None:
     plain = Pairs([dataclasses.replace(RAIN, meta={}), SNOW], "elsewhere")
     assert plain.digest() == Pairs([RAIN, SNOW], "here").digest()
     assert Pairs([SNOW, RAIN]).digest() != plain.digest()
+
+
+def test_the_digest_heeds_the_label() -> None:
+    digests = {Pairs([dataclasses.replace(RAIN, label=label)]).digest() for label in (*LABELS, None)}
+    assert len(digests) == len(LABELS) + 1
 
 
 def test_text_cannot_move_between_fields_unseen() -> None:

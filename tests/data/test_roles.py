@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pyneuro.data.pairs import LABELS, Pair, Pairs
@@ -45,6 +45,7 @@ def parts(roles: Roles) -> dict[str, Pairs]:
 CORPUS = Pairs([Pair(f"p{n}", f"premise {n // 3}", f"hypothesis {n}", LABELS[n % 3]) for n in range(600)], "even")
 
 
+@settings(deadline=None)
 @given(drawn_rows, st.integers(), shares)
 def test_roles_are_disjoint_and_cover(
     rows: list[tuple[int, str | None]], seed: int, fractions: dict[str, float]
@@ -55,6 +56,7 @@ def test_roles_are_disjoint_and_cover(
     assert sorted(ids) == sorted(pairs.ids)
 
 
+@settings(deadline=None)
 @given(drawn_rows, st.integers())
 def test_equal_texts_never_part(rows: list[tuple[int, str | None]], seed: int) -> None:
     roles = split(corpus_of(rows), seed)
@@ -72,6 +74,7 @@ def test_case_and_white_space_do_not_make_another_text() -> None:
         assert sum(any(i.startswith("copy") for i in part.ids) for part in parts(roles).values()) == 1
 
 
+@settings(deadline=None)
 @given(drawn_rows, st.integers(), st.randoms(use_true_random=False))
 def test_the_same_seed_gives_the_same_roles_in_whatever_order(
     rows: list[tuple[int, str | None]], seed: int, random: Random
@@ -104,6 +107,7 @@ def test_every_label_is_split_in_the_fractions() -> None:
         assert Counter(part.labels) == dict.fromkeys(LABELS[:3], round(200 * ROLE_FRACTIONS[role]))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400), st.integers(), shares)
 def test_sizes_miss_their_share_by_less_than_a_pair(n: int, seed: int, fractions: dict[str, float]) -> None:
     roles = split(Pairs([Pair(f"p{i}", "p", f"h{i}", "neutral") for i in range(n)]), seed, fractions)

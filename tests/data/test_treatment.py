@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pyneuro.data.overlap import overlap, overlap_scores
@@ -69,6 +69,7 @@ class TestMembership:
         assert Counter(overlap_scores(sets["HOL"])) == {0.9: 3, 1.0: 3}
         assert Counter(overlap_scores(sets["LOL"])) == {0.0: 3, 0.1: 3}
 
+    @settings(deadline=None)
     @given(labelled, st.integers(1, 45), st.integers(55, 99))
     def test_sets_hold_exactly_the_pairs_beyond_the_percentiles(self, pairs: Pairs, low: int, high: int) -> None:
         sets = made(pairs, low, high, balance=False)
@@ -97,6 +98,7 @@ class TestBalance:
         assert sets.counts_after["HOL"] == sets.counts_after["LOL"] == dict.fromkeys(THREE, 1)
         assert "lonely" in sets["HOL"].ids
 
+    @settings(deadline=None)
     @given(labelled, st.integers(0, 3), st.booleans())
     def test_balanced_sets_are_level_subsets(self, pairs: Pairs, seed: int, replacement: bool) -> None:
         sets = made(pairs, 30, 70, seed=seed, replacement=replacement)
@@ -108,6 +110,7 @@ class TestBalance:
             assert set(sets[name].ids) <= set(whole[name].ids)
             assert replacement or len(set(sets[name].ids)) == len(sets[name])
 
+    @settings(deadline=None)
     @given(labelled, st.randoms())
     def test_the_draw_depends_on_the_seed_and_not_on_the_order_of_the_corpus(
         self, pairs: Pairs, random: object
