@@ -7,32 +7,30 @@ namespace pyneuro::PN_ISA {
 
 inline int64_t padded(int64_t n) { return ceil_div(n, kPanel) * kPanel; }
 
-// src [rows, cols] -> panels of srcᵀ as the right operand of x srcᵀ: [ceil(rows / kPanel), cols, kPanel], zero padded.
-inline void pack_transposed(const float* src, int64_t ld, int64_t rows, int64_t cols, float* panels) {
-  for (int64_t r0 = 0; r0 < rows; r0 += kPanel, panels += cols * kPanel) {
-    const int64_t width = min(kPanel, rows - r0);
-    if (width < kPanel) std::memset(panels, 0, static_cast<size_t>(cols * kPanel) * sizeof(float));
-    for (int64_t i = 0; i < width; ++i) {
-      const float* row = src + (r0 + i) * ld;
-      for (int64_t j = 0; j < cols; ++j) panels[j * kPanel + i] = row[j];
+// src [rows, cols] as the right operand of x srcᵀ: panel r holds rows r kPanel.. as panels[j * kPanel + row], zero padded; panels lie `stride`
+// floats apart.
+inline void pack_transposed(const float* src, int64_t ld, int64_t rows, int64_t cols, float* panels, int64_t stride) {
+  for (int64_t r0 = 0; r0 < padded(rows); r0 += kLanes) {
+    float* out = panels + r0 / kPanel * stride + r0 % kPanel;
+    for (int64_t j = 0; j < cols; j += kLanes) {
+      Vec block[kLanes];
+      for (int i = 0; i < kLanes; ++i) block[i] = r0 + i < rows ? load_part(src + (r0 + i) * ld + j, cols - j) : Vec{};
+      transpose(block);
+      const int64_t valid = min(kLanes, cols - j);
+      for (int64_t i = 0; i < valid; ++i) store(out + (j + i) * kPanel, block[i]);
     }
   }
 }
 
-// src [rows, cols] as the right operand of x src: [ceil(cols / kPanel), rows, kPanel], zero padded.
-inline void pack_plain(const float* src, int64_t ld, int64_t rows, int64_t cols, float* panels) {
-  for (int64_t c0 = 0; c0 < cols; c0 += kPanel, panels += rows * kPanel)
-    for (int64_t i = 0; i < rows; ++i) store_pair(panels + i * kPanel, load_pair(src + i * ld + c0, min(kPanel, cols - c0)), kPanel);
-}
-
-// x [rows, k] times panels made by the functions above, to out [rows, cols]: set, or added to.
-inline void multiply_panels(const float* x, int64_t ldx, int64_t rows, const float* panels, int64_t k, int64_t cols, float* out, int64_t ldo, bool add) {
-  for (int64_t column = 0; column < cols; column += kPanel, panels += k * kPanel) {
+// x [rows, k] times panels `stride` floats apart, to out [rows, cols].
+inline void multiply_panels(const float* x, int64_t ldx, int64_t rows, const float* panels, int64_t stride, int64_t k, int64_t cols, float* out, int64_t ldo) {
+  for (int64_t column = 0; column < cols; column += kPanel, panels += stride) {
     const int64_t width = min(kPanel, cols - column);
-    if (add)
-      multiply_panel(x, ldx, rows, panels, k, [&](int64_t row, const auto& tile) { StoreSum{out, ldo, out, ldo}(row, column, width, tile); });
+    const StoreTo store_tile{out, ldo};
+    if (width > kLanes)
+      multiply_panel(x, ldx, rows, panels, k, [&](int64_t row, const auto& tile) { store_tile(row, column, width, tile); });
     else
-      multiply_panel(x, ldx, rows, panels, k, [&](int64_t row, const auto& tile) { StoreTo{out, ldo}(row, column, width, tile); });
+      for_tiles(rows, [&]<int M>(int64_t row) { store_tile(row, column, width, multiply_narrow_tile<M>(x + row * ldx, ldx, panels, k)); });
   }
 }
 

@@ -29,7 +29,7 @@ void delta_attention_low_rank(const DeltaAttentionLowRank& args) {
     float* dctx = scratch.get();              // [group, d]     row 0
     float* value_rows = dctx + kGroup * d;    // [group, H, d]  dB
     float* scores = value_rows + kGroup * heads * d;  // [S]
-    float* weights = scores + s;              // [S, 3, H]
+    float* weights = scores + s;              // [3, H, S]
     float* du = weights + 3 * s * heads;      // [d]
 #pragma omp for schedule(dynamic)
     for (int64_t g = 0; g < groups; ++g) {
@@ -51,29 +51,31 @@ void delta_attention_low_rank(const DeltaAttentionLowRank& args) {
         for (int64_t h = 0; h < heads; ++h) {
           std::memset(scores, 0, static_cast<size_t>(s) * sizeof(float));
           for (int64_t j = 0; j < e; ++j) axpy(dk[h * e + j] * base.scale, queries_t + (h * e + j) * s, s, scores);
+#pragma omp simd
           for (int64_t t = 0; t < s; ++t) {
             const PatchedKeyWeights w = patched_key_weights(p0[h * s + t], scores[t]);
-            weights[t * 3 * heads + h] = w.context;
-            weights[t * 3 * heads + heads + h] = w.base;
-            weights[t * 3 * heads + 2 * heads + h] = w.value;
+            weights[h * s + t] = w.context;
+            weights[(heads + h) * s + t] = w.base;
+            weights[(2 * heads + h) * s + t] = w.value;
           }
         }
         const float* values = value_rows + i * heads * d;
         for (int64_t t = 1; t < s; ++t) {
-          const float *w = weights + t * 3 * heads, *context = args.context_rows + t * heads * d;
+          const float *w = weights + t, *context = args.context_rows + t * heads * d;
           int64_t j = 0;
           for (; j + kPanel <= d; j += kPanel) {
             Pair acc = {};
             for (int64_t h = 0; h < heads; ++h) {
               const int64_t at = h * d + j;
-              acc.lo += w[h] * load(context + at) + w[heads + h] * load(args.value_row + at) + w[2 * heads + h] * load(values + at);
-              acc.hi += w[h] * load(context + at + kLanes) + w[heads + h] * load(args.value_row + at + kLanes) + w[2 * heads + h] * load(values + at + kLanes);
+              const float along_context = w[h * s], along_base = w[(heads + h) * s], along_value = w[(2 * heads + h) * s];
+              acc.lo += along_context * load(context + at) + along_base * load(args.value_row + at) + along_value * load(values + at);
+              acc.hi += along_context * load(context + at + kLanes) + along_base * load(args.value_row + at + kLanes) + along_value * load(values + at + kLanes);
             }
             store_pair(du + j, acc, kPanel);
           }
           for (; j < d; ++j) {
             float acc = 0.0f;
-            for (int64_t h = 0; h < heads; ++h) acc += w[h] * context[h * d + j] + w[heads + h] * args.value_row[h * d + j] + w[2 * heads + h] * values[h * d + j];
+            for (int64_t h = 0; h < heads; ++h) acc += w[h * s] * context[h * d + j] + w[(heads + h) * s] * args.value_row[h * d + j] + w[(2 * heads + h) * s] * values[h * d + j];
             du[j] = acc;
           }
           delta_layernorm_row(du, args.norm.centred + t * d, args.norm.rstd[t], args.norm.gamma, d, args.out + (t * n + first + i) * d);

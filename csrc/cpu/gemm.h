@@ -32,6 +32,18 @@ inline __attribute__((always_inline)) Tile<M> multiply_tile(const float* a, int6
   return acc;
 }
 
+// The same for a panel of which only the first vector of columns matters.
+template <int M>
+inline __attribute__((always_inline)) Tile<M> multiply_narrow_tile(const float* a, int64_t lda, const float* panel, int64_t k) {
+  Tile<M> acc = {};
+  for (int64_t j = 0; j < k; ++j) {
+    const Vec lo = load(panel + j * kPanel);
+#pragma GCC unroll 16
+    for (int i = 0; i < M; ++i) acc.row[i].lo += a[i * lda + j] * lo;
+  }
+  return acc;
+}
+
 #if defined(__AVX512BF16__)
 // Operands rounded to bf16 in pairs along K, products accumulated in fp32.
 template <int M>
@@ -77,14 +89,20 @@ inline void with_rows(int64_t rows, const F& f) {
   f.template operator()<M>();
 }
 
-// One panel against a block of rows, tiles of nearly equal height. The epilogue is called as epilogue(row, tile).
-template <class T, class Epilogue>
-inline void multiply_panel(const T* a, int64_t lda, int64_t rows, const T* panel, int64_t k, const Epilogue& epilogue) {
+// Calls f<M>(row) for tiles of M rows, of nearly equal height.
+template <class F>
+inline void for_tiles(int64_t rows, const F& f) {
   for (int64_t tiles = ceil_div(rows, kTileRows), row = 0; tiles > 0; --tiles) {
     const int64_t height = ceil_div(rows - row, tiles);
-    with_rows<kTileRows>(height, [&]<int M>() { epilogue(row, multiply_tile<M>(a + row * lda, lda, panel, k)); });
+    with_rows<kTileRows>(height, [&]<int M>() { f.template operator()<M>(row); });
     row += height;
   }
+}
+
+// One panel against a block of rows. The epilogue is called as epilogue(row, tile).
+template <class T, class Epilogue>
+inline void multiply_panel(const T* a, int64_t lda, int64_t rows, const T* panel, int64_t k, const Epilogue& epilogue) {
+  for_tiles(rows, [&]<int M>(int64_t row) { epilogue(row, multiply_tile<M>(a + row * lda, lda, panel, k)); });
 }
 
 // [rows, k] times a K range of a packed fp32 weight; epilogue(row, column, width, tile).

@@ -55,8 +55,43 @@ inline float sum(Vec v) {
   return s;
 }
 
+// Elements of a and b in turn: of their first halves (part 0) or second halves (part 1).
+template <int part>
+inline Vec interleave(Vec a, Vec b) {
+  constexpr int h = part * kLanes / 2;
+#if defined(__AVX512F__)
+  return __builtin_shufflevector(a, b, h, h + 16, h + 1, h + 17, h + 2, h + 18, h + 3, h + 19, h + 4, h + 20, h + 5, h + 21, h + 6, h + 22, h + 7, h + 23);
+#elif defined(__AVX2__)
+  return __builtin_shufflevector(a, b, h, h + 8, h + 1, h + 9, h + 2, h + 10, h + 3, h + 11);
+#else
+  return __builtin_shufflevector(a, b, h, h + 4, h + 1, h + 5);
+#endif
+}
+
+// Transpose of kLanes vectors, in place: log2(kLanes) rounds of perfect shuffles.
+inline __attribute__((always_inline)) void transpose(Vec (&r)[kLanes]) {
+#pragma GCC unroll 4
+  for (int round = 1; round < kLanes; round *= 2) {
+    Vec s[kLanes];
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes / 2; ++i) {
+      s[2 * i] = interleave<0>(r[i], r[i + kLanes / 2]);
+      s[2 * i + 1] = interleave<1>(r[i], r[i + kLanes / 2]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) r[i] = s[i];
+  }
+}
+
 inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+inline Vec load_part(const float* p, int64_t valid) {
+  if (valid >= kLanes) return load(p);
+  alignas(64) float filled[kLanes] = {};
+  std::memcpy(filled, p, static_cast<size_t>(valid) * sizeof(float));
+  return load(filled);
+}
 
 // Two vectors = one panel's width of a row; a row's last panel may be narrower.
 struct Pair {

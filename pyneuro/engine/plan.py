@@ -9,7 +9,9 @@ from pyneuro.errors import InputError
 from pyneuro.sites import ModelShape
 
 MIB = 1 << 20
-DEFAULT_CHUNK = 112  # candidates; more gain nothing once a block of rows fills the kernels
+# Without a budget, the largest array of a chunk, [S, N, 3d], stays near the size of a last-level cache.
+CHUNK_BYTES = 12 * MIB
+MOST_CANDIDATES = 1024
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ class Memory:
         InputError
             If not even one candidate fits.
         """
-        wanted = DEFAULT_CHUNK if rows > 1 else 8 * DEFAULT_CHUNK
+        tile = backend.tile_rows
+        wanted = min(CHUNK_BYTES // (rows * 3 * shape.hidden * backend.dtype.itemsize), MOST_CANDIDATES)
+        wanted = max(wanted // tile * tile, 2 * tile)
         if self.budget is None:
             return wanted
         left = self.budget - base_run_bytes(shape, tokens, backend)
@@ -51,7 +55,7 @@ class Memory:
                 f"it takes at least {needed / MIB:.0f} MiB"
             )
         fits = min(fits, wanted)
-        return max(fits // backend.tile_rows * backend.tile_rows, min(fits, backend.tile_rows))
+        return max(fits // tile * tile, min(fits, tile))
 
 
 def itemsize(backend: Backend) -> int:
