@@ -1,0 +1,134 @@
+"""``pyneuro search``: the effect of every neuron on a response, over samples that share no pair with the treatment
+sets."""
+
+from __future__ import annotations
+
+import argparse
+from importlib.util import find_spec
+
+from pyneuro.cli.arguments import (
+    add_data_options,
+    add_effect_options,
+    add_machine_options,
+    add_model_options,
+    add_treatment_options,
+    site_names,
+)
+from pyneuro.cli.prepare import (
+    OutFolder,
+    choose_samples,
+    cut_treatment_sets,
+    describe_sets,
+    load_classifier,
+    read_corpus,
+    say,
+)
+from pyneuro.data import Roles, TreatmentSets, split_roles
+from pyneuro.effects import Response
+from pyneuro.engine.backend import choose_backend
+from pyneuro.engine.intervention import Intervention
+from pyneuro.engine.values import Values, mean_activations
+from pyneuro.errors import InputError
+from pyneuro.models import Classifier
+from pyneuro.results import Result, save_figures, summary_text
+from pyneuro.search import search
+from pyneuro.search.targets import resolve_sites
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_data_options(parser)
+    parser.add_argument(
+        "--samples", type=int, metavar="N", help="search on N samples, equally many of every label (default: all)"
+    )
+    add_treatment_options(parser)
+    parser.add_argument(
+        "--values", metavar="FILE", help="replacement values from 'pyneuro means', with the same --data and --seed"
+    )
+    add_model_options(parser)
+    add_effect_options(parser)
+    add_machine_options(parser)
+    group = parser.add_argument_group("results")
+    group.add_argument("--out", metavar="FOLDER", help="keep partial results, results, manifests and figures here")
+    group.add_argument("--resume", action="store_true", help="continue the partial results in --out")
+    group.add_argument("-k", type=int, default=10, metavar="N", help="rows of every ranking printed (default 10)")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.resume and args.out is None:
+        raise InputError("--resume needs the folder of the partial results; pass --out")
+    if args.k < 1:
+        raise InputError(f"-k {args.k} prints nothing; pass 1 or more")
+    needs_values = Intervention(args.intervention, args.strength).needs_values
+    out = None if args.out is None else OutFolder(args.out, resume=args.resume)
+    roles = split_roles(read_corpus(args), args.seed)
+    samples = choose_samples(roles.nie, args.samples, args.seed)
+    sets = cut_treatment_sets(args, roles.treatment) if needs_values and args.values is None else None
+    clf = load_classifier(args)
+    _check(args, clf)
+    values = _values(args, clf, roles, sets, out)
+    result = search(
+        clf,
+        samples,
+        values,
+        method=args.method,
+        response=args.response,
+        target=args.target,
+        foil=args.foil,
+        sites=site_names(args.sites),
+        convention=args.convention,
+        backend=args.backend,
+        precision=args.precision,
+        intervention=args.intervention,
+        strength=args.strength,
+        token=args.token,
+        memory=args.memory,
+        probability_floor=args.probability_floor,
+        ci=args.ci,
+        out=None if out is None else out.path,
+        resume=args.resume,
+    )
+    print(summary_text(result, args.k), end="")
+    if out is not None:
+        print(f"\nresults  {out.path}")
+        draw(result, out)
+    return 0
+
+
+def draw(result: Result, out: OutFolder) -> None:
+    """Save figures and say where; a search is not lost for want of matplotlib."""
+    if find_spec("matplotlib") is None:
+        say("no figures: matplotlib is not installed (pip install 'pyneuro[figures]')")
+        return
+    for path in save_figures(result, out.figures):
+        print(f"figure   {path}")
+
+
+def _check(args: argparse.Namespace, clf: Classifier) -> None:
+    """What ``search`` will refuse, refused before the means are taken."""
+    choose_backend(args.backend, args.precision)
+    resolve_sites(site_names(args.sites), clf.shape)
+    Response(
+        args.response,
+        clf.target_index(args.target),
+        None if args.foil is None else clf.target_index(args.foil),
+    )
+
+
+def _values(
+    args: argparse.Namespace, clf: Classifier, roles: Roles, sets: TreatmentSets | None, out: OutFolder | None
+) -> Values | None:
+    """Replacement values: from ``--values``, from the folder of a search that goes on, else means of the sets."""
+    if args.values is not None:
+        values: Values | None = Values.load(args.values)
+    elif sets is None:
+        values = None
+    elif out is not None and out.going_on:
+        # Not computed again: other threads round otherwise, and effects of two sets of values do not belong together.
+        out.check_treatment(sets)
+        values = Values.load(out.values)
+    else:
+        say("\n".join(describe_sets(sets)))
+        values = mean_activations(clf, sets, convention=args.convention)
+    if out is not None and not out.going_on:
+        out.record(roles, sets, values)
+    return values
