@@ -170,7 +170,7 @@ def test_one_row_a_neuron_and_treatment_with_its_statistics(clf, few):
     result = search(clf, few, random_values(clf, "HOL", "LOL"), backend="reference")
     table = result.frame()
     assert len(table) == 2 * clf.shape.n_neurons
-    assert list(table.columns[:9]) == "site layer module neuron treatment nie se ci_low ci_high".split()
+    assert " ".join(table.columns[:9]) == "site layer module neuron treatment nie se ci_low ci_high"
     assert {"log_nie", "diff", "n"} <= set(table.columns)
     assert result.treatments == ["HOL", "LOL"]
     assert (table["n"] == 4).all()
