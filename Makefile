@@ -1,0 +1,69 @@
+# Everything is installed into .venv, once, and again when what it is made of changes. Works from a fresh clone.
+#
+#   make demo                     the main job on the data and model that come with pyneuro, in about MINUTES minutes
+#   make demo DATA=pairs.jsonl    the same on a file or a Hugging Face id
+#   make test | lint | doctor | clean
+#
+# TORCH is what pip is asked for. On Linux the default release may bring gigabytes of CUDA libraries that pyneuro does
+# not use; where the index can be reached, this takes the small build instead:
+#   make demo TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON  ?= python3
+TORCH   ?= torch==2.13.0
+MINUTES ?= 4
+DATA    ?=
+PYTEST  ?=
+
+VENV    := .venv
+BIN     := $(VENV)/bin
+STAMPS  := $(VENV)/stamps
+PIP     := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
+NATIVE  := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
+SOURCES := $(NATIVE) README.md LICENSE $(shell find pyneuro -type f -not -name '*.py[co]' -not -name '*.so')
+
+# Reading from the hub needs one extra more.
+DEMO    := $(if $(filter-out embedded $(wildcard $(DATA)),$(DATA)),demo-hub,demo)
+EXTRAS_demo     := figures
+EXTRAS_demo-hub := figures,hub
+
+.PHONY: help demo test lint doctor clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+demo: $(STAMPS)/$(DEMO)
+	$(BIN)/pyneuro demo --minutes $(MINUTES) $(if $(DATA),--data "$(DATA)")
+
+# From the source tree, with the kernels built into it, so that an edited file is a tested file.
+test: $(STAMPS)/dev
+	$(BIN)/python -m pytest $(PYTEST)
+
+lint: $(STAMPS)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+doctor: $(STAMPS)/dev
+	$(BIN)/pyneuro doctor
+
+$(STAMPS)/venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pyneuro needs Python 3.11 or newer; set PYTHON")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install $(TORCH)
+	@mkdir -p $(STAMPS) && touch $@
+
+# The last of the two ways to install is the one in force.
+$(STAMPS)/demo $(STAMPS)/demo-hub: $(STAMPS)/venv $(SOURCES)
+	$(PIP) install '.[$(EXTRAS_$(@F))]'
+	@rm -f $(STAMPS)/dev && touch $@
+
+$(STAMPS)/dev: $(STAMPS)/venv $(NATIVE)
+	$(PIP) install -e '.[figures,test,lint]'
+	@rm -f $(STAMPS)/demo $(STAMPS)/demo-hub && touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info pyneuro/_native*.so .coverage .mypy_cache .pytest_cache .ruff_cache \
+	  .import_linter_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
