@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Unpack
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyneuro.baselines.options import Options, run_baseline
 from pyneuro.baselines.patching import Float, Patch, Patching, chunks
-from pyneuro.baselines.rows import RowsEvaluator, Sample
+from pyneuro.baselines.rows import Base, HookedRows, Sample
 from pyneuro.engine.values import Values
 from pyneuro.errors import InputError
 from pyneuro.models import Classifier, Encoding, PairLike
@@ -61,24 +61,18 @@ def neurons_in_batch(
     )
 
 
-class NeuronsInBatch(RowsEvaluator):
+class NeuronsInBatch(HookedRows):
     """Full forwards from the token ids."""
 
-    def start(self, encoding: Encoding) -> dict[str, Tensor]:
-        device = self.patching.clf.device
-        return {
-            "input_ids": encoding.input_ids[None].to(device),
-            "token_type_ids": encoding.token_type_ids[None].to(device),
-        }
+    def base(self, encoding: Encoding, rows: int) -> Base:
+        clf = self.patching.clf
+        ids = {"input_ids": encoding.input_ids, "token_type_ids": encoding.token_type_ids}
+        inputs = {name: tensor.to(clf.device).expand(rows, -1) for name, tensor in ids.items()}
+        return Base(inputs, clf.model(**inputs).logits)
 
-    def run(self, sample: Sample, rows: int, patches: Sequence[Patch]) -> Tensor:
-        with self.patching.applied(patches):
-            inputs = {name: ids.expand(rows, -1) for name, ids in sample.start.items()}
-            logits: Tensor = self.patching.clf.model(**inputs).logits
+    def run(self, base: Base, first: int) -> Tensor:
+        logits: Tensor = self.patching.clf.model(**base.start).logits
         return logits
-
-    def kind(self, patches: Sequence[Patch]) -> Hashable:
-        return None
 
     def sets(self, state: Sample, sets: Sequence[NeuronSet], z: Sequence[Float] | None) -> Float:
         treatments = 1 if z is None else len(z[0])
@@ -91,7 +85,8 @@ class NeuronsInBatch(RowsEvaluator):
         stacked = torch.cat(delta)
         if not bool(torch.isfinite(stacked).all()):
             raise InputError(
-                f"a set patched in sample {state.id!r} gives a NaN or infinite output; check the replacement values"
+                f"a set patched in sample {state.encoding.id!r} gives a NaN or infinite output; check the replacement "
+                "values"
             )
         out: Float = stacked.view(1, treatments, len(sets), -1).cpu().numpy()
         return out

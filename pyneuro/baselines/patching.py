@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -29,10 +29,6 @@ class Patch:
     row: Tensor  # int64 [M]
     index: Tensor  # int64 [M]
     z: Tensor | None  # float64 [M]
-
-    def nothing(self) -> Patch:
-        """A patch of the same place without entries."""
-        return replace(self, row=self.row[:0], index=self.index[:0], z=None if self.z is None else self.z[:0])
 
 
 @dataclass(frozen=True, eq=False)

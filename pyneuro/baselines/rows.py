@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,45 +17,36 @@ from pyneuro.sites import NeuronSet
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
-    """A sample under way: what its runs start from, and its base runs, by rows and ``RowsEvaluator.kind``."""
+class Base:
+    """An unpatched run of some number of equal rows."""
 
-    id: str
-    start: Any
-    base: dict[tuple[int, Hashable], Tensor] = field(default_factory=dict)  # float64 [rows, C]
+    start: Any  # what a patched run of as many rows starts from
+    logits: Tensor  # [rows, C]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A sample under way, with its base runs by number of rows."""
+
+    encoding: Encoding
+    bases: dict[int, Base] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class RowsEvaluator(ABC):
-    """Evaluator of the search for methods that patch one candidate in each row.
-
-    A patched run is compared, row by row, with a base run of the same shape through the same computation: kernels
-    round by shape, and a neuron replaced by its own value must come out as exactly 0. Base runs are kept as long as the
-    sample.
-    """
+    """Evaluator of the search for methods that patch one candidate in each row."""
 
     patching: Patching
     batch_size: int
     samples_at_once: int = field(default=1, init=False)
 
     @abstractmethod
-    def start(self, encoding: Encoding) -> Any:
-        """What every run of the sample starts from."""
-
-    @abstractmethod
-    def run(self, sample: Sample, rows: int, patches: Sequence[Patch]) -> Tensor:
-        """Logits [rows, C] under the patches, in the model's dtype. Called with dropout and gradients off."""
-
-    @abstractmethod
-    def kind(self, patches: Sequence[Patch]) -> Hashable:
-        """Equal for patches whose runs do the same computation, so that they can share a base run."""
+    def changes(self, sample: Sample, rows: int, patches: Sequence[Patch]) -> Tensor:
+        """Change of the logits under the patches, float64 [rows, C]. Called with dropout and gradients off."""
 
     def begin(self, encodings: Sequence[Encoding]) -> tuple[Sample, Float]:
-        clf = self.patching.clf
         (encoding,) = encodings
-        with clf.inference():
-            sample = Sample(encoding.id, self.start(encoding))
-        return sample, clf.logits(encodings).double().cpu().numpy()
+        return Sample(encoding), self.patching.clf.logits(encodings).double().cpu().numpy()
 
     def neurons(self, state: Sample, layer: int, module: str, index: Int, z: Float | None) -> Float:
         treatments = 1 if z is None else len(z)
@@ -68,18 +59,41 @@ class RowsEvaluator(ABC):
                 patch = self.patching.patch(layer, module, rows, every[part], value)
                 delta.append(self.changes(state, len(rows), [patch]))
         stacked = torch.cat(delta).view(1, treatments, len(index), -1)
-        return to_changes(stacked, [state.id], layer, module, index)
-
-    def changes(self, sample: Sample, rows: int, patches: Sequence[Patch]) -> Tensor:
-        """Change of the logits, float64 [rows, C]."""
-        key = (rows, self.kind(patches))
-        if key not in sample.base:
-            sample.base[key] = self.run(sample, rows, [patch.nothing() for patch in patches]).double()
-        return self.run(sample, rows, patches).double() - sample.base[key]
+        return to_changes(stacked, [state.encoding.id], layer, module, index)
 
     def sets(self, state: Sample, sets: Sequence[NeuronSet], z: Sequence[Float] | None) -> Float:
         raise NotImplementedError(f"{type(self).__name__} refuses sets before it searches")
 
     def cost(self, tokens: int, layer: int, module: str) -> float:
-        """One forward, in forwards × tokens."""
+        """Work of one patched run, in forwards × tokens: here a full forward."""
         return float(tokens)
+
+
+class HookedRows(RowsEvaluator):
+    """Rows patched by hooks.
+
+    A patched run is compared, row by row, with a base run of the same shape: kernels round by shape and, with several
+    threads, by row, and a neuron that keeps its value must come out as exactly 0. Base runs are kept with the sample.
+    """
+
+    @abstractmethod
+    def base(self, encoding: Encoding, rows: int) -> Base:
+        """The base run of a sample repeated."""
+
+    @abstractmethod
+    def run(self, base: Base, first: int) -> Tensor:
+        """Logits [rows, C], in the model's dtype, as the base run computes them, with hooks in layer `first` and later
+        ones."""
+
+    def changes(self, sample: Sample, rows: int, patches: Sequence[Patch]) -> Tensor:
+        if rows not in sample.bases:
+            sample.bases[rows] = self.base(sample.encoding, rows)
+        base = sample.bases[rows]
+        with self.patching.applied(patches):
+            logits = self.run(base, min(patch.layer for patch in patches))
+        return logits.double() - base.logits.double()
+
+
+def cost_from(layer: int, layers: int, tokens: int) -> float:
+    """Work of the layers from the patched one on, in forwards × tokens."""
+    return tokens * (layers - layer) / layers

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Unpack
 
 from torch import Tensor
 
 from pyneuro.baselines.options import Options, run_baseline
-from pyneuro.baselines.patching import Patch, model_dtype
-from pyneuro.baselines.rows import RowsEvaluator, Sample
+from pyneuro.baselines.patching import model_dtype
+from pyneuro.baselines.rows import Base, HookedRows, cost_from
 from pyneuro.engine.values import Values
 from pyneuro.models import Classifier, Encoding, PairLike
 from pyneuro.models.weights import head_forward
@@ -50,34 +50,33 @@ def suffix_only(
     )
 
 
-class SuffixOnly(RowsEvaluator):
+class SuffixOnly(HookedRows):
     """Runs through the HuggingFace layers from the patched one on, then the head."""
 
-    def start(self, encoding: Encoding) -> list[Tensor]:
-        """Inputs of the layers, [1, S, d] each."""
-        inputs = [self.patching.clf.embed(encoding, model_dtype(self.patching.clf))[None]]
-        for layer in range(self.patching.clf.shape.layers - 1):
-            inputs.append(self._layer(layer, inputs[-1]))
-        return inputs
-
-    def run(self, sample: Sample, rows: int, patches: Sequence[Patch]) -> Tensor:
+    def base(self, encoding: Encoding, rows: int) -> Base:
+        """Keeps the inputs of all layers, [rows, S, d] each."""
         clf = self.patching.clf
-        first = min(patch.layer for patch in patches)
-        x = sample.start[first].expand(rows, -1, -1)
-        with self.patching.applied(patches):
-            for layer in range(first, clf.shape.layers):
-                x = self._layer(layer, x)
-        return head_forward(clf.adapter.weights(clf.model).head, x[:, 0])
+        x = clf.embed(encoding, model_dtype(clf)).expand(rows, -1, -1)
+        inputs = []
+        for layer in range(clf.shape.layers):
+            inputs.append(x)
+            x = self._layer(layer, x)
+        return Base(inputs, self._head(x))
 
-    def kind(self, patches: Sequence[Patch]) -> Hashable:
-        return min(patch.layer for patch in patches)
+    def run(self, base: Base, first: int) -> Tensor:
+        x = base.start[first]
+        for layer in range(first, self.patching.clf.shape.layers):
+            x = self._layer(layer, x)
+        return self._head(x)
+
+    def cost(self, tokens: int, layer: int, module: str) -> float:
+        return cost_from(layer, self.patching.clf.shape.layers, tokens)
 
     def _layer(self, layer: int, x: Tensor) -> Tensor:
         out = self.patching.clf.adapter.encoder_layer(self.patching.clf.model, layer)(x)
         hidden: Tensor = out[0] if isinstance(out, tuple) else out  # a tuple in transformers 4
         return hidden
 
-    def cost(self, tokens: int, layer: int, module: str) -> float:
-        """Layers from the patched one on, in forwards × tokens."""
-        layers = self.patching.clf.shape.layers
-        return tokens * (layers - layer) / layers
+    def _head(self, x: Tensor) -> Tensor:
+        clf = self.patching.clf
+        return head_forward(clf.adapter.weights(clf.model).head, x[:, 0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Unpack
@@ -14,9 +14,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pyneuro.baselines.options import Options, run_baseline
 from pyneuro.baselines.patching import Patch, Patching
-from pyneuro.baselines.rows import RowsEvaluator, Sample
+from pyneuro.baselines.rows import RowsEvaluator, Sample, cost_from
 from pyneuro.engine.values import Values
-from pyneuro.models import Classifier, Encoding, PairLike
+from pyneuro.models import Classifier, PairLike
 from pyneuro.results import Result
 
 
@@ -65,37 +65,32 @@ class _Candidate:
 
 
 class VmapHooks(RowsEvaluator):
-    """One vectorised forward a chunk."""
+    """One vectorised forward a chunk.
 
-    def start(self, encoding: Encoding) -> dict[str, Tensor]:
-        return self.patching.clf.batch([encoding])
+    What is computed once and what for every candidate differs from module to module, so the base run of a chunk is one
+    more candidate in it, which patches no neuron.
+    """
 
-    def run(self, sample: Sample, rows: int, patches: Sequence[Patch]) -> Tensor:
+    def changes(self, sample: Sample, rows: int, patches: Sequence[Patch]) -> Tensor:
         (patch,) = patches
         clf = self.patching.clf
+        inputs = clf.batch([sample.encoding])
         parameters = {name: p.detach() for name, p in clf.model.named_parameters()}
-        index = torch.full((rows,), -1, device=clf.device).index_put((patch.row,), patch.index)
-        z = torch.zeros(rows, dtype=torch.float64, device=clf.device)
-        if patch.z is not None:
-            z = z.index_put((patch.row,), patch.z)
+        index = nn.functional.pad(patch.index, (0, 1), value=-1)
+        z = index.new_zeros(rows + 1, dtype=torch.float64) if patch.z is None else nn.functional.pad(patch.z, (0, 1))
         with _hooked(self.patching, patch) as candidate, sdpa_kernel(SDPBackend.MATH):
 
             def one(index: Tensor, z: Tensor) -> Tensor:
                 candidate.index, candidate.z = index, z
-                logits: Tensor = functional_call(clf.model, parameters, args=(), kwargs=sample.start).logits
+                logits: Tensor = functional_call(clf.model, parameters, args=(), kwargs=inputs).logits
                 return logits[0]
 
-            logits: Tensor = vmap(one)(index, z)
-        return logits
-
-    def kind(self, patches: Sequence[Patch]) -> Hashable:
-        (patch,) = patches
-        return patch.layer, patch.module
+            logits = vmap(one)(index, z).double()
+        changes: Tensor = logits[:-1] - logits[-1]
+        return changes
 
     def cost(self, tokens: int, layer: int, module: str) -> float:
-        """Layers from the patched one on, in forwards × tokens."""
-        layers = self.patching.clf.shape.layers
-        return tokens * (layers - layer) / layers
+        return cost_from(layer, self.patching.clf.shape.layers, tokens)
 
 
 @contextmanager
