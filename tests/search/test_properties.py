@@ -16,11 +16,14 @@ from pyneuro.engine.values import Values
 from pyneuro.models import wrap
 from pyneuro.search import search
 from pyneuro.sites import CONVENTIONS, NeuronSet
-from tests.search.conftest import FLOAT64
+from tests.search import conftest
 from tests.search.oracle import Answer, Patching, expected, one_by_one, random_values, together
 from tests.tiny import PAIRS, SamplePair, make_tiny
 
-LAWS = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+# One neuron alone, whose effect may be small beside the error of GELU's series.
+FLOAT64 = replace(conftest.FLOAT64, tolerance=1e-4)
+
+LAWS = settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 WORDS = re.findall(r"\S+", "the dog dogs slept animals run ran 7 . , no senators called lawyer because if xyz")
 RESPONSES = ("probability", "odds", "log_odds", "logit_difference", "kl")
