@@ -26,6 +26,9 @@ DEMO    := $(if $(filter-out embedded $(wildcard $(DATA)),$(DATA)),demo-hub,demo
 EXTRAS_demo     := figures
 EXTRAS_demo-hub := figures,hub
 
+# Threads that spin while they wait slow a busy machine several times over, and gain little on an idle one.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .PHONY: help demo test lint doctor clean
 .DELETE_ON_ERROR:
 
@@ -54,12 +57,15 @@ $(STAMPS)/venv:
 	$(PIP) install $(TORCH)
 	@mkdir -p $(STAMPS) && touch $@
 
-# The last of the two ways to install is the one in force.
+# The last of the two ways to install is the one in force. A build folder remembers the tools it was configured with,
+# and pip removes those.
 $(STAMPS)/demo $(STAMPS)/demo-hub: $(STAMPS)/venv $(SOURCES)
+	@rm -rf build
 	$(PIP) install '.[$(EXTRAS_$(@F))]'
 	@rm -f $(STAMPS)/dev && touch $@
 
 $(STAMPS)/dev: $(STAMPS)/venv $(NATIVE)
+	@rm -rf build
 	$(PIP) install -e '.[figures,test,lint]'
 	@rm -f $(STAMPS)/demo $(STAMPS)/demo-hub && touch $@
 

@@ -80,6 +80,8 @@ def machine() -> Iterator[Finding]:
         yield Finding("features", " ".join(f for f in _FEATURES if f in flags) or "none of those the kernels use")
     settings = " ".join(f"{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ)
     yield Finding("threads", f"{torch.get_num_threads()} (torch); {settings or 'no variable set'}")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        yield Finding("", "OMP_WAIT_POLICY=PASSIVE in the environment is faster on a machine that has other work too")
 
 
 def cpu() -> tuple[str, set[str]]:
