@@ -33,7 +33,7 @@ def attribution_patching(
     pairs: PairLike | Sequence[PairLike],
     values: Values | None = None,
     *,
-    batch_size: int = 8,
+    batch_size: int = 4,
     **options: Unpack[Options],
 ) -> Result:
     """First-order estimates of every neuron's effect, from one forward and C backward passes a sample.

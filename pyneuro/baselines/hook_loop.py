@@ -41,7 +41,8 @@ def hook_loop(
         As for ``pyneuro.search``; results are in the model's dtype, changes of the logits subtracted in float64.
         `sites` are single neurons.
     batch_size : int
-        Samples of a forward.
+        Samples of a forward. The published code takes 32 or 128; where padding costs more than batching saves, as on a
+        CPU, fewer are faster (``benchmarks/baseline_batch_sizes.py``).
 
     Returns
     -------
