@@ -74,6 +74,12 @@ def run(clf):
     return start
 
 
+@pytest.fixture(scope="module")
+def whole(clf) -> Result:
+    """What ``run()`` gives when nothing stops it."""
+    return search(clf, PAIRS, random_values(clf, "HOL", "LOL"), sites=SEARCHED, backend="reference")
+
+
 def assert_identical(a: Result, b: Result) -> None:
     """Bit for bit."""
     pd.testing.assert_frame_equal(a.frame(), b.frame(), check_exact=True)
@@ -93,8 +99,7 @@ def interrupted(run, stopper, folder, count, error=KeyboardInterrupt, **changes)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 18, 31])
-def test_an_interrupted_search_ends_bit_for_bit_as_one_that_was_not(count, run, stopper, tmp_path):
-    whole = run()
+def test_an_interrupted_search_ends_bit_for_bit_as_one_that_was_not(count, run, whole, stopper, tmp_path):
     interrupted(run, stopper, tmp_path, count)
     assert_identical(run(out=tmp_path, resume=True), whole)
     assert len(stopper.tiles) == 32 - count  # and no finished tile is computed again
@@ -117,8 +122,7 @@ def test_and_one_with_the_native_kernels(run, stopper, tmp_path):
     assert_identical(run(backend="cpu", out=tmp_path, resume=True), whole)
 
 
-def test_a_search_may_be_interrupted_again_and_again(run, stopper, tmp_path):
-    whole = run()
+def test_a_search_may_be_interrupted_again_and_again(run, whole, stopper, tmp_path):
     for _ in range(4):
         stopper.after(7)
         with pytest.raises(KeyboardInterrupt):
@@ -129,9 +133,9 @@ def test_a_search_may_be_interrupted_again_and_again(run, stopper, tmp_path):
 
 
 @pytest.mark.parametrize("error", [RuntimeError, MemoryError, InputError, SystemExit])
-def test_any_error_keeps_the_finished_tiles(error, run, stopper, tmp_path):
+def test_any_error_keeps_the_finished_tiles(error, run, whole, stopper, tmp_path):
     interrupted(run, stopper, tmp_path, 9, error)
-    assert_identical(run(out=tmp_path, resume=True), run())
+    assert_identical(run(out=tmp_path, resume=True), whole)
 
 
 def test_a_floor_leaves_out_the_same_samples_after_a_stop(run, stopper, clf, tmp_path):
@@ -144,14 +148,14 @@ def test_a_floor_leaves_out_the_same_samples_after_a_stop(run, stopper, clf, tmp
 
 
 @pytest.mark.parametrize("change", [{"ci": 0.8}, {"memory": 2**30}, {"progress": True}], ids=lambda c: next(iter(c)))
-def test_what_does_not_change_the_samples_effects_may_change_at_a_resume(change, run, stopper, tmp_path):
+def test_what_does_not_change_the_samples_effects_may_change_at_a_resume(change, run, whole, stopper, tmp_path):
     interrupted(run, stopper, tmp_path, 9)
     found = run(out=tmp_path, resume=True, **change).frame()
     pd.testing.assert_frame_equal(found, run(**change).frame(), rtol=1e-5, atol=1e-9)
-    assert found["ci_high"][0] < run().frame()["ci_high"][0] or "ci" not in change
+    assert found["ci_high"][0] < whole.frame()["ci_high"][0] or "ci" not in change
 
 
-def test_a_killed_process_loses_at_most_the_tile_it_was_in(run, stopper, tmp_path):
+def test_a_killed_process_loses_at_most_the_tile_it_was_in(run, whole, stopper, tmp_path):
     """kill -9, at a moment the child announces: no clock takes part."""
     child = textwrap.dedent(
         """
@@ -187,15 +191,14 @@ def test_a_killed_process_loses_at_most_the_tile_it_was_in(run, stopper, tmp_pat
     assert sorted(p.stem for p in (tmp_path / "tiles").glob("*.npz")) == GROUPS
     result = run(out=tmp_path, resume=True)
     assert len(stopper.tiles) == 32 - 13
-    assert_identical(result, run())
+    assert_identical(result, whole)
 
 
 # --- files that are not whole ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("left", [0, 1, 200, -1], ids=["empty", "one byte", "a head", "all but a byte"])
-def test_only_the_group_of_a_truncated_tile_starts_again_with_a_warning(left, run, stopper, tmp_path):
-    whole = run()
+def test_only_the_group_of_a_truncated_tile_starts_again_with_a_warning(left, run, whole, stopper, tmp_path):
     interrupted(run, stopper, tmp_path, 18)  # four rounds of four groups, and L0.Q and L1.V a fifth time
     tile = tmp_path / "tiles" / "L1.V.npz"
     tile.write_bytes(tile.read_bytes()[:left])
@@ -205,8 +208,7 @@ def test_only_the_group_of_a_truncated_tile_starts_again_with_a_warning(left, ru
     assert {group: stopper.tiles.count(group) for group in GROUPS} == {"L0.Q": 3, "L1.V": 8, "L1.I": 4, "L2.O": 4}
 
 
-def test_a_half_written_tile_is_no_tile(run, stopper, tmp_path):
-    whole = run()
+def test_a_half_written_tile_is_no_tile(run, whole, stopper, tmp_path):
     interrupted(run, stopper, tmp_path, 18)
     tiles = tmp_path / "tiles"
     half = tiles / f".L2.O.npz.{2**22 + 5}-0badcafe.partial"  # of a process that cannot exist
@@ -218,10 +220,10 @@ def test_a_half_written_tile_is_no_tile(run, stopper, tmp_path):
     assert not half.exists()
 
 
-def test_a_missing_tile_starts_its_group_again(run, stopper, tmp_path):
+def test_a_missing_tile_starts_its_group_again(run, whole, stopper, tmp_path):
     interrupted(run, stopper, tmp_path, 18)
     (tmp_path / "tiles" / "L1.I.npz").unlink()
-    assert_identical(run(out=tmp_path, resume=True), run())
+    assert_identical(run(out=tmp_path, resume=True), whole)
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]"])
@@ -262,12 +264,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("setting", REFUSED)
-def test_partial_results_of_another_search_are_refused_and_the_difference_named(setting, run, stopper, clf, tmp_path):
+def test_partial_results_of_another_search_are_refused_and_the_difference_named(
+    setting, run, whole, stopper, clf, tmp_path
+):
     interrupted(run, stopper, tmp_path, 6)
     with pytest.raises(ResumeError, match=rf"\n  {setting}: .* in the folder, .* now"):
         run(out=tmp_path, resume=True, **REFUSED[setting](clf))
     assert stopper.tiles == []
-    assert_identical(run(out=tmp_path, resume=True), run())  # what was there is still good
+    assert_identical(run(out=tmp_path, resume=True), whole)  # what was there is still good
 
 
 def test_a_label_more_or_less_is_other_data(run, stopper, tmp_path):
@@ -290,16 +294,16 @@ def test_sets_and_neurons_do_not_continue_each_other(run, stopper, clf, tmp_path
         run(out=tmp_path, resume=True, sites={"s": NeuronSet.parse(SEARCHED, clf.shape)})
 
 
-def test_partial_results_are_not_started_over_by_accident(run, stopper, tmp_path):
+def test_partial_results_are_not_started_over_by_accident(run, whole, stopper, tmp_path):
     interrupted(run, stopper, tmp_path, 6)
     with pytest.raises(InputError, match=r"holds partial results .* resume=True"):
         run(out=tmp_path)
     assert stopper.tiles == []
-    assert_identical(run(out=tmp_path, resume=True), run())
+    assert_identical(run(out=tmp_path, resume=True), whole)
 
 
-def test_resuming_where_nothing_is_just_begins(run, stopper, tmp_path):
-    assert_identical(run(out=tmp_path / "not there yet", resume=True), run())
+def test_resuming_where_nothing_is_just_begins(run, whole, stopper, tmp_path):
+    assert_identical(run(out=tmp_path / "not there yet", resume=True), whole)
 
 
 # --- the end ---------------------------------------------------------------------------------------------------------
