@@ -66,7 +66,7 @@ $(STAMPS)/demo $(STAMPS)/demo-hub: $(STAMPS)/venv $(SOURCES)
 
 $(STAMPS)/dev: $(STAMPS)/venv $(NATIVE)
 	@rm -rf build
-	$(PIP) install -e '.[figures,test,lint]'
+	$(PIP) install -e '.[figures,hub,test,lint]'
 	@rm -f $(STAMPS)/demo $(STAMPS)/demo-hub && touch $@
 
 clean:
