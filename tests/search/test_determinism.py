@@ -71,19 +71,17 @@ def test_threads_move_nothing_but_rounding_in_a_real_model(bundled, few, threads
     CPU.check(tables[1]["nie"], tables[0]["nie"])
 
 
-@pytest.mark.parametrize(
-    "way", [FLOAT64, FP32, pytest.param(CPU, marks=NATIVE)], ids=lambda way: f"{way.backend} {way.precision}"
-)
+@pytest.mark.parametrize("way", [FLOAT64, pytest.param(CPU, marks=NATIVE)], ids=lambda way: way.backend)
 @pytest.mark.parametrize("carried", [1, 19])
 @pytest.mark.parametrize("path", range(3), ids=["neurons", "another token", "sets"])
 def test_a_small_memory_budget_gives_the_same_numbers(way, carried, path, clf, few):
     backend = choose_backend(way.backend, way.precision)
-    longest = max(len(clf.encode(pair)) for pair in few[:2])
+    longest = max(len(clf.encode(pair)) for pair in few[:1])
     rows = 2 * longest if path else longest  # the general path holds twice as much
     budget = base_run_bytes(clf.shape, longest, backend) + carried * candidate_bytes(clf.shape, rows, backend)
     values = random_values(clf, "HOL", "LOL")
     options = {**tokens_and_sets(clf)[path], **way.options}
-    small, plain = (search(clf, few[:2], values, memory=memory, **options).frame() for memory in (budget, None))
+    small, plain = (search(clf, few[:1], values, memory=memory, **options).frame() for memory in (budget, None))
     for column in MEASURED:
         way.check(small[column], plain[column])
 

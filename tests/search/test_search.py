@@ -20,9 +20,9 @@ from tests.tiny import PAIRS, fingerprint, make_tiny
 MEASURED = ("nie", "se", "log_nie", "diff")
 
 
-def of(result: Result, treatment: str) -> pd.DataFrame:
+def of(result: Result | pd.DataFrame, treatment: str) -> pd.DataFrame:
     """The rows of one treatment."""
-    table = result.frame()
+    table = result.frame() if isinstance(result, Result) else result
     return table[table["treatment"] == treatment].reset_index(drop=True)
 
 
@@ -357,6 +357,19 @@ def test_a_neuron_set_is_each_of_its_neurons_alone(clf, few):
     assert table["site"].tolist() == [str(n) for n in chosen]
     named = search(clf, few[:2], values, sites=table["site"].tolist()[::-1], backend="reference").frame()
     pd.testing.assert_frame_equal(table, named)
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_groups_wider_than_what_is_carried_at_once_are_put_together_rightly(way, layer, few):
+    clf = make_tiny(layers=3, hidden=8, heads=2, intermediate=1000, attention_scale=1.0)
+    values = random_values(clf, "HOL", "LOL")
+    whole = search(clf, few[0], values, sites=f"L{layer}.I.*", **way.options).frame()
+    picked = [0, 111, 112, 113, 447, 448, 895, 896, 999]
+    alone = search(clf, few[0], values, sites=[f"L{layer}.I.{i}" for i in picked], **way.options).frame()
+    assert len(whole) == 2000
+    way.check(whole["nie"][[*picked, *(1000 + i for i in picked)]], alone["nie"])
+    candidates = one_by_one(values, "LOL", [Neuron(layer, "I", i) for i in picked])
+    way.check(of(whole, "LOL")["nie"][picked], expected(clf, few[:1], candidates)["nie"])
 
 
 def test_values_are_needed_only_where_something_is_patched(clf, few):
