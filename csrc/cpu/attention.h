@@ -1,5 +1,7 @@
 // Pieces shared by the attention kernels: panels made on the fly from activations, and the softmax difference of one row.
 #pragma once
+#include <cmath>
+
 #include "cpu/gemm.h"
 #include "pyneuro/delta.h"
 
@@ -34,16 +36,31 @@ inline void multiply_panels(const float* x, int64_t ldx, int64_t rows, const flo
   }
 }
 
-// ds [n] (already scaled) -> dp [n] in place.
-inline void delta_softmax_row(const float* p, int64_t n, float* ds) {
+// One row of scores' changes ds [n], times scale, to changes of its probabilities dp [n]. Not in place.
+inline void delta_softmax_row(const float* p, const float* ds, float scale, int64_t n, float* dp) {
   float mean_x = 0.0f;
 #pragma omp simd reduction(+ : mean_x)
   for (int64_t j = 0; j < n; ++j) {
-    ds[j] = expm1_fast(ds[j]);
-    mean_x += p[j] * ds[j];
+    const float x = expm1_fast(ds[j] * scale);
+    dp[j] = x;
+    mean_x += p[j] * x;
+  }
+  if (mean_x >= kLeastMean && mean_x <= kMostMean) {
+#pragma omp simd
+    for (int64_t j = 0; j < n; ++j) dp[j] = delta_softmax(p[j], dp[j], mean_x);
+    return;
+  }
+  float largest = -INFINITY;
+  for (int64_t j = 0; j < n; ++j)
+    if (p[j] > 0.0f && !(ds[j] * scale <= largest)) largest = ds[j] * scale;  // a NaN goes through
+  float z = 0.0f;
+#pragma omp simd reduction(+ : z)
+  for (int64_t j = 0; j < n; ++j) {
+    dp[j] = exp_fast(ds[j] * scale - largest);
+    z += p[j] * dp[j];
   }
 #pragma omp simd
-  for (int64_t j = 0; j < n; ++j) ds[j] = delta_softmax(p[j], ds[j], mean_x);
+  for (int64_t j = 0; j < n; ++j) dp[j] = delta_softmax_far(p[j], dp[j], z);
 }
 
 inline float dot(const float* a, const float* b, int64_t n) {
@@ -60,19 +77,20 @@ inline void axpy(float scalar, const float* x, int64_t n, float* out) {
 }
 
 // Row 0 of one candidate when only row 0 of the layer's input changed: dq, dk, dv [d] -> dctx [d]. keys_t [H, e, S] are the base keys,
-// transposed; scores is scratch [S].
-inline void attention_row0(const AttentionBase& base, const float* keys_t, const float* dq, const float* dk, const float* dv, float* scores, float* dctx) {
+// transposed; scratch is [2, S].
+inline void attention_row0(const AttentionBase& base, const float* keys_t, const float* dq, const float* dk, const float* dv, float* scratch, float* dctx) {
   const int64_t s = base.tokens, d = base.hidden, e = d / base.heads;
+  float *scores = scratch, *dp = scratch + s;
   for (int64_t h = 0; h < base.heads; ++h) {
     const float *dqh = dq + h * e, *dkh = dk + h * e, *dvh = dv + h * e, *p = base.p + h * s * s;
     std::memset(scores, 0, static_cast<size_t>(s) * sizeof(float));
-    for (int64_t j = 0; j < e; ++j) axpy(dqh[j] * base.scale, keys_t + (h * e + j) * s, s, scores);
-    scores[0] += base.scale * (dot(base.q + h * e, dkh, e) + dot(dqh, dkh, e));
-    delta_softmax_row(p, s, scores);
+    for (int64_t j = 0; j < e; ++j) axpy(dqh[j], keys_t + (h * e + j) * s, s, scores);
+    scores[0] += dot(base.q + h * e, dkh, e) + dot(dqh, dkh, e);
+    delta_softmax_row(p, scores, base.scale, s, dp);
     float* out = dctx + h * e;
-    const float patched = p[0] + scores[0];
+    const float patched = p[0] + dp[0];
     for (int64_t j = 0; j < e; ++j) out[j] = patched * dvh[j];
-    for (int64_t t = 0; t < s; ++t) axpy(scores[t], base.v + t * d + h * e, e, out);
+    for (int64_t t = 0; t < s; ++t) axpy(dp[t], base.v + t * d + h * e, e, out);
   }
 }
 

@@ -59,28 +59,13 @@ class HeadProducts {
     }
     pack_transposed(rows + d, ld, s_, e_, key_panels, score_stride_);
     multiply_panels(queries, 2 * e_, s_, key_panels, score_stride_, 2 * e_, keys_, scores, keys_);
-    for (int64_t t = 0; t < s_; ++t) softmax_row(scores + t * keys_, weights + t * weights_ld());
+    for (int64_t t = 0; t < s_; ++t) delta_softmax_row(weights + t * weights_ld() + keys_, scores + t * keys_, base_.scale, keys_, weights + t * weights_ld());
     multiply_panels(weights, weights_ld(), s_, value_panels, value_stride_, keys_ + s_, e_, out, ldo);
   }
 
  private:
   // Row length of [dp | p].
   int64_t weights_ld() const { return 2 * keys_; }
-
-  // Scores of one query to dp, both of whole vectors; p is read from the right half of the row.
-  void softmax_row(const float* ds, float* row) const {
-    const float* p = row + keys_;
-    float mean_x = 0.0f;
-#pragma omp simd reduction(+ : mean_x)
-    for (int64_t j = 0; j < keys_; ++j) {
-      const float x = expm1_fast(ds[j] * base_.scale);
-      row[j] = x;
-      mean_x += p[j] * x;
-    }
-    const float inverse = 1.0f / (1.0f + mean_x);
-#pragma omp simd
-    for (int64_t j = 0; j < keys_; ++j) row[j] = p[j] * (row[j] - mean_x) * inverse;
-  }
 
   const AttentionBase& base_;
   const int64_t s_, e_;

@@ -12,24 +12,31 @@ namespace pyneuro::PN_ISA {
 void delta_attention_low_rank(const DeltaAttentionLowRank& args) {
   const AttentionBase& base = args.base;
   const int64_t s = base.tokens, d = base.hidden, heads = base.heads, e = d / heads, n = args.candidates;
-  Scratch<float> shared(2 * s * d + heads * s);
+  Scratch<float> shared(2 * s * d + 2 * heads * s);
   float* keys_t = shared.get();           // [H, e, S]
   float* queries_t = keys_t + s * d;      // [H, e, S]
   float* p0 = queries_t + s * d;          // [H, S]  p_h[t, 0]
+  float* rest = p0 + heads * s;           // [H, S]  1 - p_h[t, 0], without the cancellation
   transpose_heads(base.k, s, heads, e, keys_t);
   transpose_heads(base.q, s, heads, e, queries_t);
   for (int64_t h = 0; h < heads; ++h)
-    for (int64_t t = 0; t < s; ++t) p0[h * s + t] = base.p[(h * s + t) * s];
+    for (int64_t t = 0; t < s; ++t) {
+      const float* p = base.p + (h * s + t) * s;
+      float others = 0.0f;
+      for (int64_t j = 1; j < s; ++j) others += p[j];
+      p0[h * s + t] = p[0];
+      rest[h * s + t] = others;
+    }
 
   constexpr int64_t kGroup = kTileRows;
   const int64_t groups = block_count(n, kGroup);
 #pragma omp parallel num_threads(args.threads) if (args.threads > 1 && groups > 1)
   {
-    Scratch<float> scratch(kGroup * (d + heads * d) + s + 3 * s * heads + d);
+    Scratch<float> scratch(kGroup * (d + heads * d) + 2 * s + 3 * s * heads + d);
     float* dctx = scratch.get();              // [group, d]     row 0
     float* value_rows = dctx + kGroup * d;    // [group, H, d]  dB
-    float* scores = value_rows + kGroup * heads * d;  // [S]
-    float* weights = scores + s;              // [3, H, S]
+    float* scores = value_rows + kGroup * heads * d;  // [2, S]
+    float* weights = scores + 2 * s;              // [3, H, S]
     float* du = weights + 3 * s * heads;      // [d]
 #pragma omp for schedule(dynamic)
     for (int64_t g = 0; g < groups; ++g) {
@@ -53,7 +60,7 @@ void delta_attention_low_rank(const DeltaAttentionLowRank& args) {
           for (int64_t j = 0; j < e; ++j) axpy(dk[h * e + j] * base.scale, queries_t + (h * e + j) * s, s, scores);
 #pragma omp simd
           for (int64_t t = 0; t < s; ++t) {
-            const PatchedKeyWeights w = patched_key_weights(p0[h * s + t], scores[t]);
+            const PatchedKeyWeights w = patched_key_weights(p0[h * s + t], rest[h * s + t], scores[t]);
             weights[h * s + t] = w.context;
             weights[(heads + h) * s + t] = w.base;
             weights[(2 * heads + h) * s + t] = w.value;

@@ -15,11 +15,11 @@ void delta_attention_row0(const DeltaAttentionRow0& args) {
   transpose_heads(base.k, s, base.heads, d / base.heads, keys_t.get());
 #pragma omp parallel num_threads(args.threads) if (args.threads > 1 && args.candidates > 1)
   {
-    Scratch<float> scores(s);
+    Scratch<float> scratch(2 * s);
 #pragma omp for schedule(static)
     for (int64_t c = 0; c < args.candidates; ++c) {
       const float* row = args.dqkv + c * 3 * d;
-      attention_row0(base, keys_t.get(), row, row + d, row + 2 * d, scores.get(), args.out + c * d);
+      attention_row0(base, keys_t.get(), row, row + d, row + 2 * d, scratch.get(), args.out + c * d);
     }
   }
 }
@@ -32,11 +32,12 @@ void delta_attention_row0_dense(const DeltaAttentionRow0Dense& args) {
   const int64_t groups = block_count(n, kGroup);
 #pragma omp parallel num_threads(args.threads) if (args.threads > 1 && groups > 1)
   {
-    Scratch<float> scratch(kGroup * (d + 2 * heads * d + heads * s));
+    Scratch<float> scratch(kGroup * (d + 2 * heads * d + heads * s) + heads * s);
     float* query = scratch.get();                 // [group, d]     q' of row 0
     float* key_rows = query + kGroup * d;         // [group, H, d]  U
     float* pooled = key_rows + kGroup * heads * d;  // [group, H, d]  sum_t p'_t dx[t]
     float* dp = pooled + kGroup * heads * d;      // [group, H, S]
+    float* scores = dp + kGroup * heads * s;      // [H, S]
 #pragma omp for schedule(dynamic)
     for (int64_t g = 0; g < groups; ++g) {
       const int64_t first = block_begin(n, groups, g), rows = block_begin(n, groups, g + 1) - first;
@@ -47,18 +48,18 @@ void delta_attention_row0_dense(const DeltaAttentionRow0Dense& args) {
 
       for (int64_t i = 0; i < rows; ++i) {
         const float* dq = args.dq0 + (first + i) * d;
-        float* scores = dp + i * heads * s;
+        float* dp_i = dp + i * heads * s;
         for (int64_t t = 0; t < s; ++t) {
           const float* dx = args.dx + (t * n + first + i) * d;
           for (int64_t h = 0; h < heads; ++h)
-            scores[h * s + t] = base.scale * (dot(key_rows + (i * heads + h) * d, dx, d) + dot(dq + h * e, base.k + t * d + h * e, e));
+            scores[h * s + t] = dot(key_rows + (i * heads + h) * d, dx, d) + dot(dq + h * e, base.k + t * d + h * e, e);
         }
         float* sums = pooled + i * heads * d;
         std::memset(sums, 0, static_cast<size_t>(heads * d) * sizeof(float));
-        for (int64_t h = 0; h < heads; ++h) delta_softmax_row(base.p + h * s * s, s, scores + h * s);
+        for (int64_t h = 0; h < heads; ++h) delta_softmax_row(base.p + h * s * s, scores + h * s, base.scale, s, dp_i + h * s);
         for (int64_t t = 0; t < s; ++t) {
           const float* dx = args.dx + (t * n + first + i) * d;
-          for (int64_t h = 0; h < heads; ++h) axpy(base.p[h * s * s + t] + scores[h * s + t], dx, d, sums + h * d);
+          for (int64_t h = 0; h < heads; ++h) axpy(base.p[h * s * s + t] + dp_i[h * s + t], dx, d, sums + h * d);
         }
       }
 

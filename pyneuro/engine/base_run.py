@@ -66,7 +66,7 @@ class BaseRun:
     id: str
     tokens: int
     layers: tuple[LayerBase, ...]
-    pooled: Tensor  # [d]  tanh output of the pooler
+    pooled: Tensor  # float64 [d]  tanh output of the pooler
     logits: Tensor  # float64 [C]
 
 
@@ -87,7 +87,7 @@ def run_base(clf: Classifier, encoding: Encoding, dtype: torch.dtype, *, all_row
     InputError
         Where an activation is not finite: sample, layer and module named.
     """
-    weights = clf.weights()
+    weights = clf.adapter.weights(clf.model)  # in the model's own dtype; a layer at a time goes to float64
     heads = weights.shape.heads
     x = clf.embed(encoding, torch.float64)
     _require_finite(x, encoding.id, "the embeddings")
@@ -101,7 +101,7 @@ def run_base(clf: Classifier, encoding: Encoding, dtype: torch.dtype, *, all_row
         x = trace.x2
     head = weights.head.to(torch.float64)
     pooled = torch.tanh(torch.nn.functional.linear(x[0], head.pooler_weight, head.pooler_bias))
-    return BaseRun(encoding.id, x.shape[0], tuple(layers), pooled.to(dtype), head_forward(head, x[0]))
+    return BaseRun(encoding.id, x.shape[0], tuple(layers), pooled, head_forward(head, x[0]))
 
 
 def _keep(w: LayerWeights, x: Tensor, trace: LayerTrace, dtype: torch.dtype, all_rows: bool) -> LayerBase:

@@ -25,7 +25,7 @@ from pyneuro.engine import propagate
 from pyneuro.engine.backend import Backend
 from pyneuro.engine.base_run import LayerBase
 from pyneuro.engine.prepared import PreparedLayer
-from pyneuro.ops.reference import delta_gelu, delta_softmax
+from pyneuro.ops.reference import delta_gelu, delta_softmax, patched_key_weights
 
 
 def enter_row0(
@@ -86,10 +86,10 @@ def _key_rows(base: LayerBase, index: Tensor, change: Tensor, rows: int) -> Tens
     head = index // width
     ds = base.q[:rows, index] * (change / math.sqrt(width))  # [rows, N]
     p = base.p[:, :rows, 0].T[:, head]
-    x = torch.expm1(ds)
-    mean = p * x
-    du = base.context_rows[:rows, head] * (-mean / (1 + mean)).unsqueeze(-1)
-    return du.addcmul_((p * (x - mean) / (1 + mean)).unsqueeze(-1), base.value_row[head])
+    rest = base.p[:, :rows, 1:].sum(-1).T[:, head]
+    along_context, along_base, _ = patched_key_weights(p, rest, ds)
+    du = base.context_rows[:rows, head] * along_context.unsqueeze(-1)
+    return du.addcmul_(along_base.unsqueeze(-1), base.value_row[head])
 
 
 def _value_rows(w: PreparedLayer, base: LayerBase, index: Tensor, change: Tensor, rows: int) -> Tensor:

@@ -36,7 +36,7 @@ class ExactEngine:
     @classmethod
     def create(cls, clf: Classifier, backend: Backend, memory: Memory | None = None) -> ExactEngine:
         """Pack the classifier's weights for the backend."""
-        return cls(clf, backend, prepare(clf.weights(), backend), memory or Memory())
+        return cls(clf, backend, prepare(clf.adapter.weights(clf.model), backend), memory or Memory())
 
     @property
     def shape(self) -> ModelShape:
@@ -94,7 +94,7 @@ class ExactEngine:
         chosen = torch.nonzero(moved).flatten()
         for part in chosen.split(self._chunk(base, layer, module)):
             found = self._propagate(base, layer, module, convention, index[part], change[part].to(self.backend.dtype))
-            out[part] = found.double()
+            out[part] = found
         bad = ~torch.isfinite(out).all(-1)
         if bool(bad.any()):
             first = int(torch.nonzero(bad)[0])

@@ -106,7 +106,7 @@ def joint_delta_logits(
     for layer in range(first, shape.layers):
         patcher = _Patcher(patches, layer, base.layers[layer], positions, convention, intervention or Intervention())
         dx = _layer(engine, engine.prepared.layers[layer], base.layers[layer], patcher, dx)
-    out = propagate.delta_logits(engine.prepared.head, base, dx[0]).double()
+    out = propagate.delta_logits(engine.prepared.head, base, dx[0])
     if not bool(torch.isfinite(out).all()):
         raise InputError(
             f"a set patched in sample {base.id!r} gives a NaN or infinite output; check the replacement values"

@@ -103,10 +103,11 @@ def last_layer_from_all(backend: Backend, w: PreparedLayer, base: LayerBase, dx:
 
 
 def delta_logits(head: HeadWeights, base: BaseRun, dx: Tensor) -> Tensor:
-    """Pooler and classifier: row 0 of the last layer [N, d] -> [N, C].
+    """Pooler and classifier: row 0 of the last layer [N, d] -> float64 [N, C].
 
-    With t = tanh(a) and τ = tanh(δ): tanh(a + δ) − t = τ (1 − t²) / (1 + t τ).
+    With t = tanh(a) and τ = tanh(δ): tanh(a + δ) − t = τ (1 − t²) / (1 + t τ). In float64 from the pooler's product on:
+    trained poolers saturate, and 1 − t² has few digits left in fp32.
     """
-    tau = torch.tanh(dx @ head.pooler_weight.T)
+    tau = torch.tanh((dx @ head.pooler_weight.T).double())
     t = base.pooled
-    return (tau * (1 - t * t) / (1 + t * tau)) @ head.classifier_weight.T
+    return (tau * (1 - t * t) / (1 + t * tau)) @ head.classifier_weight.double().T

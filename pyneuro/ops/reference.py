@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-GELU_SERIES_RADIUS = 0.1
+# |difference| up to which GELU's difference is its series: the first omitted term is then 4e-6 of it in fp32 and 4e-14 in
+# float64, and beyond it the plain difference is as good.
+GELU_SERIES_RADIUS = {torch.float32: 0.1, torch.float64: 1e-3}
 
 
 def gelu_series(a: Tensor) -> Tensor:
@@ -35,19 +37,35 @@ def gelu_series(a: Tensor) -> Tensor:
 
 
 def delta_gelu(a: Tensor, d: Tensor, series: Tensor) -> Tensor:
-    """gelu(a + d) − gelu(a) for a [S, f], d [S, N, f], series [S, 4, f]: the series up to |d| = 0.1, the plain
+    """gelu(a + d) − gelu(a) for a [S, f], d [S, N, f], series [S, 4, f]: the series for small |d|, the plain
     difference beyond."""
     c1, c2, c3, c4 = series.unsqueeze(-3).unbind(-2)
     small = d * (c1 + d * (c2 + d * (c3 + d * c4)))
     base = a.unsqueeze(-2)
-    return torch.where(d.abs() > GELU_SERIES_RADIUS, F.gelu(base + d) - F.gelu(base), small)
+    return torch.where(d.abs() > GELU_SERIES_RADIUS[d.dtype], F.gelu(base + d) - F.gelu(base), small)
 
 
 def delta_softmax(p: Tensor, ds: Tensor) -> Tensor:
     """Change of softmax probabilities p when the scores move by ds, over the last axis."""
     x = torch.expm1(ds)
     mean = (p * x).sum(-1, keepdim=True)
-    return p * (x - mean) / (1 + mean)
+    near = p * (x - mean) / (1 + mean)
+    # Where 1 + mean has lost its digits, or x overflowed, the change is large: take it from shifted exponentials.
+    lifted = p * torch.exp((ds - ds.masked_fill(p == 0, -math.inf).amax(-1, keepdim=True)).clamp(max=0))
+    far = lifted / lifted.sum(-1, keepdim=True) - p
+    return torch.where((mean < -0.5) | ~(mean <= 1), far, near)
+
+
+def patched_key_weights(p: Tensor, rest: Tensor, ds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What moves a query's context when its score against one token, of probability p, moves by ds.
+
+    With rest = 1 − p (summed over the other tokens), x = expm1(ds) and Z = rest + p exp(ds): −p x / Z of the context
+    without that token, p x rest / Z of its base value, p exp(ds) / Z of its value's change. All broadcast together.
+    """
+    ds = ds.clamp(max=80.0)  # one-hot by then, and short of overflow
+    inverse = 1 / (rest + p * torch.exp(ds))
+    moved = p * torch.expm1(ds) * inverse
+    return -moved, moved * rest, p * torch.exp(ds) * inverse
 
 
 def delta_linear(dx: Tensor, weight: Tensor, packed: Tensor | None = None) -> Tensor:
@@ -62,7 +80,10 @@ def delta_layernorm(du: Tensor, centred: Tensor, rstd: Tensor, gamma: Tensor) ->
     c, r = centred.unsqueeze(1), rstd[:, None, None]
     dc = du - du.mean(-1, keepdim=True)
     q = (dc * (2 * c + dc)).mean(-1, keepdim=True) * r * r
-    s = torch.sqrt(1 + q)
+    # Where most of the variance goes away, 1 + q has lost digits: sum the patched variance afresh.
+    eps = (1 / (r * r) - c.square().mean(-1, keepdim=True)).clamp(min=0)
+    afresh = ((c + dc).square().mean(-1, keepdim=True) + eps) * r * r
+    s = torch.sqrt(torch.where(q < -0.75, afresh, 1 + q))
     return gamma * (dc * (r / s) - c * (r * q / (s * (1 + s))))
 
 
@@ -169,11 +190,12 @@ def delta_attention_low_rank(
     _, dk, dv = (_heads(x, heads) for x in dqkv.chunk(3, -1))
     row0 = delta_attention_row0(dqkv, q, k, v, p) @ wao.T + dx
     p0 = p[:, :, 0].T.unsqueeze(1)  # [S, 1, H]
-    x = torch.expm1(torch.einsum("she,nhe->snh", _heads(q, heads), dk) / math.sqrt(dk.shape[-1]))
-    mean = p0 * x
+    rest = p[:, :, 1:].sum(-1).T.unsqueeze(1)
+    ds = torch.einsum("she,nhe->snh", _heads(q, heads), dk) / math.sqrt(dk.shape[-1])
+    along_context, along_base, along_value = patched_key_weights(p0, rest, ds)
     value_rows = torch.einsum("nhe,dhe->nhd", dv, wao.unflatten(1, (heads, -1)))
-    du = torch.einsum("snh,shd->snd", -mean / (1 + mean), context_rows)
-    du += torch.einsum("snh,hd->snd", p0 * (x - mean) / (1 + mean), value_row)
-    du += torch.einsum("snh,nhd->snd", p0 * (1 + x) / (1 + mean), value_rows)
+    du = torch.einsum("snh,shd->snd", along_context, context_rows)
+    du += torch.einsum("snh,hd->snd", along_base, value_row)
+    du += torch.einsum("snh,nhd->snd", along_value, value_rows)
     du[0] = row0
     return delta_layernorm(du, centred, rstd, gamma)

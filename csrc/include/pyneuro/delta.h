@@ -24,32 +24,41 @@ PN_HD float delta_gelu(float a, float d, float c1, float c2, float c3, float c4)
 }
 
 // LayerNorm y = (u - mean) r gamma + beta, r = 1 / sqrt(var + eps). With c = u - mean(u), dc = du - mean(du) and dvar = mean(dc (2c + dc)):
-// dy = gamma (dc r' + c dr), r' = r + dr. Writing q = dvar r^2, s = sqrt(1 + q): r' = r / s and dr = -r q / (s (1 + s)).
+// dy = gamma (dc r' + c dr), r' = r + dr. Writing g = (var' + eps) / (var + eps) = 1 + dvar r^2, s = sqrt(g): r' = r / s and
+// dr = -dvar r^3 / (s (1 + s)).
 struct RstdChange {
   float patched;  // r'
   float delta;    // dr
 };
-PN_HD RstdChange delta_rstd(float rstd, float dvar) {
-  const float q = dvar * rstd * rstd;
-  const float s = __builtin_sqrtf(1.0f + q);
-  return {rstd / s, -rstd * q / (s * (1.0f + s))};
+PN_HD RstdChange delta_rstd(float rstd, float growth_less_one, float growth) {
+  const float s = __builtin_sqrtf(growth);
+  return {rstd / s, -rstd * growth_less_one / (s * (1.0f + s))};
 }
+
+// Below this growth, 1 + dvar r^2 has lost digits and the patched variance is summed afresh: mean((c + dc)^2) + eps over var + eps.
+constexpr float kLeastGrowth = 0.25f;
 
 // softmax over j: with x_j = expm1(ds_j) and E = sum_j p_j x_j, dp_j = p_j (x_j - E) / (1 + E).
 PN_HD float delta_softmax(float p, float x, float mean_x) { return p * (x - mean_x) / (1.0f + mean_x); }
 
-// A query row whose score moved against the patched token alone (probability p there, x = expm1(ds)): with E = p x its context changes by
-// context * (ctx - p v) + base * v + value * dv, v the base value of the patched token and dv its change.
+// Outside this range of E, 1 + E has lost digits (the tokens that held the probability lost it) or x may have overflowed, and the change is
+// large: dp_j = p_j (exp(ds_j - m) / Z - 1) then, with m the largest ds and Z = sum_j p_j exp(ds_j - m), keeps them all.
+constexpr float kLeastMean = -0.5f, kMostMean = 1.0f;
+PN_HD float delta_softmax_far(float p, float exp_shifted, float z) { return (p * exp_shifted) / z - p; }
+
+// A query row whose score moved against the patched token alone (probability p there, `rest` = 1 - p summed over the others, x = expm1(ds)):
+// with Z = rest + p exp(ds) its context changes by context * (ctx - p v) + base * v + value * dv, v the base value of the patched token and
+// dv its change.
 struct PatchedKeyWeights {
-  float context;  // -E / (1 + E)
-  float base;     // p (x - E) / (1 + E)
-  float value;    // p (1 + x) / (1 + E)
+  float context;  // -p x / Z
+  float base;     // p x rest / Z
+  float value;    // p exp(ds) / Z
 };
-PN_HD PatchedKeyWeights patched_key_weights(float p, float ds) {
-  const float x = expm1_fast(ds);
-  const float mean_x = p * x;
-  const float inverse = 1.0f / (1.0f + mean_x);
-  return {-mean_x * inverse, p * (x - mean_x) * inverse, p * (1.0f + x) * inverse};
+PN_HD PatchedKeyWeights patched_key_weights(float p, float rest, float ds) {
+  const Exponential e = exponential(ds);
+  const float inverse = 1.0f / (rest + p * e.exp);
+  const float moved = p * e.expm1 * inverse;
+  return {-moved, moved * rest, p * e.exp * inverse};
 }
 
 }  // namespace pyneuro

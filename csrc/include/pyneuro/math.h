@@ -50,16 +50,18 @@ PN_HD float expm1_reduced(float r) {
   return r + r * r * s;
 }
 
-// Saturates at exp(88): scores that far apart are one-hot in fp32 anyway.
-PN_HD float expm1_fast(float x) {
+// exp(x) and exp(x) - 1, each to full relative accuracy; saturating at x = 88.
+struct Exponential {
+  float exp;
+  float expm1;
+};
+PN_HD Exponential exponential(float x) {
   const ExpReduction e = reduce_exp(clamp(x, -87.0f, 88.0f));
-  return e.scale * expm1_reduced(e.r) + (e.scale - 1.0f);
+  const float part = expm1_reduced(e.r);
+  return {e.scale * part + e.scale, e.scale * part + (e.scale - 1.0f)};
 }
-
-PN_HD float exp_fast(float x) {
-  const ExpReduction e = reduce_exp(clamp(x, -87.0f, 88.0f));
-  return e.scale * expm1_reduced(e.r) + e.scale;
-}
+PN_HD float expm1_fast(float x) { return exponential(x).expm1; }
+PN_HD float exp_fast(float x) { return exponential(x).exp; }
 
 // erfc(y) for y >= 0: t exp(-y^2 + P(t)), t = 1 / (1 + y / 2). P is a Chebyshev fit of our own on t in [0.2, 1]: 3.5e-8 relative,
 // 2e-7 with fp32 coefficients.
