@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python benchmarks/exact_search.py [--model bert-base] [--pairs 5]
 
 Sides: the engine in fp32 and bf16; neurons-in-batch hooks, suffix-only hooks, vmap over a hooked forward (samples
-unpadded), and the published loop (one neuron, a padded batch of samples). Every side takes the same share of every
+unpadded), and the published loop (one neuron, a padded batch of samples: 32, and 4, about its
+best). Every side takes the same share of every
 (layer, module), so that patched runs a second stand for a search over all neurons; the slow sides take a smaller share.
 Before anything is timed, effects are compared on common neurons. Replacement values are the site's own values of
 another sample plus noise of a tenth of the site's spread: without the noise, layer 0's Q, K and V at [CLS] would be
@@ -107,9 +108,10 @@ def main() -> None:
 
     # The published loop: its batch of samples against a few neurons.
     batch = [clf.encode(p) for p in real_pairs(BATCH, seed=1)]
-    loop, sample_of = HookLoop(patching, BATCH), Share(clf, donor, 192 if small else 768)
+    sample_of = Share(clf, donor, 192 if small else 768)
+    loops = {f"published loop, {size} samples": HookLoop(patching, size) for size in (4, BATCH)}
 
-    rates: dict[str, list[float]] = {name: [] for name in [*sides, "published loop"]}
+    rates: dict[str, list[float]] = {name: [] for name in [*sides, *loops]}
     floors: list[float] = []
     for number, encoding in enumerate(encodings):
         tokens = len(encoding)
@@ -121,8 +123,10 @@ def main() -> None:
                 work = sum(patch_flops(clf.shape, tokens, layer, m) * len(i) for layer, m, i, _ in share.groups)
                 floors.append(work / mm_rate(clf, tokens) / seconds)
         if number == 0 or small:
-            seconds = timed(lambda: sample_of.run(loop, batch))
-            rates["published loop"].append(sample_of.n * BATCH / seconds)
+            for name, loop in loops.items():
+                some = batch[: loop.samples_at_once]
+                seconds = timed(lambda e=loop, x=some: sample_of.run(e, x))
+                rates[name].append(sample_of.n * len(some) / seconds)
         print(f"{tokens:4d} tokens:", ", ".join(f"{k} {v[-1]:,.0f}/s" for k, v in rates.items()), flush=True)
 
     report(args.model, clf, encodings, rates, floors, distances)

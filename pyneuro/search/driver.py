@@ -110,19 +110,21 @@ class Sweep:
 
     def calibrate(self) -> float | None:
         """Seconds for all that is left, from a small part of one tile; None where nothing is left."""
+        least = min(state.done for state in self.states.values())
         left = sum(self.work(s, g) for g in self.groups for s in range(self.states[g.name].done, len(self.encodings)))
         if not left:
             return None
         sample = sorted(range(len(self.encodings)), key=lambda s: len(self.encodings[s]))[len(self.encodings) // 2]
         group = max(self.groups, key=lambda g: self.work(sample, g) / len(g))
         trial = _first(group, 128)
-        state, _ = self.evaluator.begin([self.encodings[sample]])
-        spent = []
         for _ in range(2):  # the first warms caches and allocators
-            start = time.perf_counter()
+            started = time.perf_counter()
+            state, _ = self.evaluator.begin([self.encodings[sample]])
+            begun = time.perf_counter()
             self._patched(state, trial)
-            spent.append(time.perf_counter() - start)
-        return left / self.work(sample, trial) * spent[1]
+            ended = time.perf_counter()
+        bases = (len(self.encodings) - least) * (begun - started)
+        return bases + left / self.work(sample, trial) * (ended - begun)
 
     def run(self) -> None:
         """All tiles that are not done, samples outermost."""

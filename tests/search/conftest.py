@@ -36,7 +36,7 @@ class Way:
 
 
 # The float64 reference is bounded by GELU's series (four terms up to a change of 0.1), not by rounding.
-FLOAT64 = Way("reference", "float64", 2e-6)
+FLOAT64 = Way("reference", "float64", 1e-9)
 FP32 = Way("reference", "fp32", 1e-5)
 CPU = Way("cpu", "fp32", 1e-5)
 

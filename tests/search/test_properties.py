@@ -21,7 +21,7 @@ from tests.search.oracle import Answer, Patching, expected, one_by_one, random_v
 from tests.tiny import PAIRS, SamplePair, make_tiny
 
 # One neuron alone, whose effect may be small beside the error of GELU's series.
-FLOAT64 = replace(conftest.FLOAT64, tolerance=1e-4)
+FLOAT64 = conftest.FLOAT64
 
 LAWS = settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
