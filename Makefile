@@ -2,7 +2,7 @@
 #
 #   make demo                     the main job on the data and model that come with pyneuro, in about MINUTES minutes
 #   make demo DATA=pairs.jsonl    the same on a file or a Hugging Face id
-#   make test | lint | doctor | clean
+#   make test | test-native | lint | doctor | clean
 #
 # TORCH is what pip is asked for. On Linux the default release may bring gigabytes of CUDA libraries that pyneuro does
 # not use; where the index can be reached, this takes the small build instead:
@@ -29,7 +29,7 @@ EXTRAS_demo-hub := figures,hub
 # Threads that spin while they wait slow a busy machine several times over, and gain little on an idle one.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test lint doctor clean
+.PHONY: help demo test test-native lint doctor clean
 .DELETE_ON_ERROR:
 
 help:
@@ -41,6 +41,10 @@ demo: $(STAMPS)/$(DEMO)
 # From the source tree, with the kernels built into it, so that an edited file is a tested file.
 test: $(STAMPS)/dev
 	$(BIN)/python -m pytest $(PYTEST)
+
+# The kernels under AddressSanitizer and UndefinedBehaviorSanitizer.
+test-native: $(STAMPS)/dev
+	PATH="$(CURDIR)/$(BIN):$$PATH" tests/native/run
 
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check .

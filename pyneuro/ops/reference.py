@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# |difference| up to which GELU's difference is its series: the first omitted term is then 4e-6 of it in fp32 and 4e-14 in
-# float64, and beyond it the plain difference is as good.
+# |difference| up to which GELU's difference is its series: the first omitted term is then 4e-6 of it in fp32 and 4e-14
+# in float64, and beyond it the plain difference is as good.
 GELU_SERIES_RADIUS = {torch.float32: 0.1, torch.float64: 1e-3}
 
 
