@@ -35,7 +35,6 @@ class Way:
         np.testing.assert_allclose(a, b, rtol=0.0, atol=self.tolerance * largest + HOOKS)
 
 
-# The float64 reference is bounded by GELU's series (four terms up to a change of 0.1), not by rounding.
 FLOAT64 = Way("reference", "float64", 1e-9)
 FP32 = Way("reference", "fp32", 1e-5)
 CPU = Way("cpu", "fp32", 1e-5)

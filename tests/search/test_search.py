@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 
 from pyneuro.engine.values import Values, mean_activations
+from pyneuro.models import wrap
 from pyneuro.results import Result
 from pyneuro.search import search
 from pyneuro.sites import CONVENTIONS, MODULES, Neuron, NeuronSet
@@ -131,6 +133,30 @@ def test_the_bundled_model_agrees_with_hooks(bundled, few):
     structural = (found["layer"] == 0) & found["module"].isin(["Q", "K", "V"])
     np.testing.assert_allclose(found["nie"][~structural], wanted["nie"][~structural], rtol=1e-3, atol=1e-9)
     assert (found["nie"][structural] == 0).all()
+
+
+@pytest.mark.parametrize("scale", [2.0, 3.0])
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_sharp_attention_that_moves_altogether_agrees_with_hooks(way, convention, scale, few):
+    """Keys that held all of the probability lose it, where 1 + Σ p expm1(δs) would cancel."""
+    clf = make_tiny(layers=3, hidden=12, heads=2, intermediate=20, attention_scale=scale)
+    values = random_values(clf, "z", convention=convention)
+    found = search(clf, few[:2], values, convention=convention, **way.options).frame()
+    candidates = one_by_one(values, "z", list(NeuronSet.all(clf.shape)))
+    way.check(found["nie"], expected(clf, few[:2], candidates, Patching(convention))["nie"])
+
+
+def test_a_float64_model_is_analysed_in_float64(few):
+    clf = make_tiny(layers=2, hidden=12, heads=2, intermediate=20, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # weights that float32 cannot hold
+        for p in clf.model.parameters():
+            p.mul_(1 + 1e-8 * torch.randn(p.shape, generator=generator, dtype=torch.float64))
+    clf = wrap(clf.model, clf.tokenizer)
+    values = random_values(clf, "z")
+    found = search(clf, few[:2], values, **FLOAT64.options).frame()
+    candidates = one_by_one(values, "z", list(NeuronSet.all(clf.shape)))
+    FLOAT64.check(found["nie"], expected(clf, few[:2], candidates)["nie"])
 
 
 # --- exact zeros -----------------------------------------------------------------------------------------------------
