@@ -50,13 +50,19 @@ inline void delta_softmax_row(const float* p, const float* ds, float scale, int6
     for (int64_t j = 0; j < n; ++j) dp[j] = delta_softmax(p[j], dp[j], mean_x);
     return;
   }
-  float largest = -INFINITY;
-  for (int64_t j = 0; j < n; ++j)
-    if (p[j] > 0.0f && !(ds[j] * scale <= largest)) largest = ds[j] * scale;  // a NaN goes through
+  // Shift by the score of the key that ends up likeliest: of keys that matter none may leave the range of exp.
+  float likeliest = -INFINITY, shift = 0.0f;
+  for (int64_t j = 0; j < n; ++j) {
+    const float log_after = p[j] > 0.0f ? std::log(p[j]) + ds[j] * scale : -INFINITY;
+    if (!(log_after <= likeliest)) {  // a NaN goes through
+      likeliest = log_after;
+      shift = ds[j] * scale;
+    }
+  }
   float z = 0.0f;
 #pragma omp simd reduction(+ : z)
   for (int64_t j = 0; j < n; ++j) {
-    dp[j] = exp_fast(ds[j] * scale - largest);
+    dp[j] = exp_fast(ds[j] * scale - shift);
     z += p[j] * dp[j];
   }
 #pragma omp simd

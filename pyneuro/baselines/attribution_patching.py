@@ -21,7 +21,7 @@ from pyneuro.engine.values import Values
 from pyneuro.models import Classifier, Encoding, PairLike
 from pyneuro.models.classifier import evaluating
 from pyneuro.results import Result
-from pyneuro.search.search import Request
+from pyneuro.search.request import Request
 from pyneuro.search.targets import resolve_sites
 from pyneuro.sites import NeuronSet
 
@@ -84,6 +84,9 @@ class AttributionPatching:
     patching: Patching
     samples_at_once: int
     sites: tuple[Site, ...]
+
+    def admit(self, tokens: int) -> None:
+        """Any length the model takes."""
 
     def begin(self, encodings: Sequence[Encoding]) -> tuple[Linearised, Float]:
         clf, token = self.patching.clf, self.patching.token

@@ -74,6 +74,9 @@ class HookLoop:
     patching: Patching
     samples_at_once: int
 
+    def admit(self, tokens: int) -> None:
+        """Any length the model takes."""
+
     def begin(self, encodings: Sequence[Encoding]) -> tuple[Batch, Float]:
         clf = self.patching.clf
         inputs = clf.batch(encodings)

@@ -15,7 +15,8 @@ from pyneuro.errors import InputError
 from pyneuro.models import Classifier, PairLike
 from pyneuro.results import Result
 from pyneuro.search.evaluator import Evaluator
-from pyneuro.search.search import Request, run_search
+from pyneuro.search.request import Request
+from pyneuro.search.search import run_search
 from pyneuro.search.targets import Sites
 from pyneuro.sites import Convention
 
@@ -84,6 +85,8 @@ def run_baseline(
         pairs,
         values,
         request,
-        lambda intervention: make(Patching(clf, request.convention, intervention, request.token), batch_size, request),
+        lambda checked: make(
+            Patching(clf, request.convention, checked.intervention, checked.request.token), batch_size, request
+        ),
         how,
     )

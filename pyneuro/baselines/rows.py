@@ -44,6 +44,9 @@ class RowsEvaluator(ABC):
     def changes(self, sample: Sample, rows: int, patches: Sequence[Patch]) -> Tensor:
         """Change of the logits under the patches, float64 [rows, C]. Called with dropout and gradients off."""
 
+    def admit(self, tokens: int) -> None:  # noqa: B027 (nothing to refuse)
+        """Any length the model takes."""
+
     def begin(self, encodings: Sequence[Encoding]) -> tuple[Sample, Float]:
         (encoding,) = encodings
         return Sample(encoding), self.patching.clf.logits(encodings).double().cpu().numpy()

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     if not args.minutes > 0:
         raise InputError(f"--minutes {args.minutes:g} leaves no time; pass more than 0")
-    out = OutFolder(args.out, resume=False)
+    out = OutFolder(args.out, resume=False, overwrite=True)
     corpus = read_corpus(args)
     roles = split_roles(corpus, args.seed)
     sets = cut_treatment_sets(args, roles.treatment)

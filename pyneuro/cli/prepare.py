@@ -17,6 +17,7 @@ from pyneuro.engine.values import Values
 from pyneuro.errors import InputError, ResumeError
 from pyneuro.models import Classifier, bundled_model, load
 from pyneuro.results.files import writable_folder
+from pyneuro.results.result import MANIFEST_FILE
 
 # Entries of a manifest that change because an option does; the option is what to name.
 _FOLLOWS = ("source_sha256", "thresholds")
@@ -105,12 +106,14 @@ class OutFolder:
         PNG files.
     """
 
-    def __init__(self, path: str, *, resume: bool) -> None:
+    def __init__(self, path: str, *, resume: bool, overwrite: bool = False) -> None:
         self.path = writable_folder(path)
-        self.going_on = any(self.path.glob("tiles/*.npz"))
-        if self.going_on and not resume:
+        partial, finished = any(self.path.glob("tiles/*.npz")), (self.path / MANIFEST_FILE).exists()
+        self.going_on = resume and (partial or finished)
+        if (partial or finished) and not (resume or overwrite):
             raise InputError(
-                f"folder {path!r} holds partial results; pass --resume to continue them, or choose another folder"
+                f"folder {path!r} holds {'partial results' if partial else 'a finished result'}; pass --resume to "
+                f"{'continue them' if partial else 'read it'}, or choose another folder"
             )
 
     @property

@@ -97,11 +97,15 @@ def run_base(clf: Classifier, encoding: Encoding, dtype: torch.dtype, *, all_row
         trace = layer_forward(layer, x, heads)
         for module in MODULES:
             _require_finite(trace.site(module, "linear"), encoding.id, f"L{number}.{module}")
+        _require_finite(trace.x2, encoding.id, f"layer {number}'s output")
         layers.append(_keep(layer, x, trace, dtype, all_rows))
         x = trace.x2
     head = weights.head.to(torch.float64)
     pooled = torch.tanh(torch.nn.functional.linear(x[0], head.pooler_weight, head.pooler_bias))
-    return BaseRun(encoding.id, x.shape[0], tuple(layers), pooled, head_forward(head, x[0]))
+    logits = head_forward(head, x[0])
+    _require_finite(pooled, encoding.id, "the pooler")
+    _require_finite(logits, encoding.id, "the classifier's logits")
+    return BaseRun(encoding.id, x.shape[0], tuple(layers), pooled, logits)
 
 
 def _keep(w: LayerWeights, x: Tensor, trace: LayerTrace, dtype: torch.dtype, all_rows: bool) -> LayerBase:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from pyneuro.engine.backend import Backend
@@ -51,8 +52,8 @@ class Memory:
         if fits < 1:
             needed = base_run_bytes(shape, tokens, backend) + candidate_bytes(shape, rows, backend)
             raise InputError(
-                f"memory budget of {self.budget / MIB:.0f} MiB is too small for a sample of {tokens} tokens; "
-                f"it takes at least {needed / MIB:.0f} MiB"
+                f"memory budget of {self.budget / MIB:.4g} MiB is too small for a sample of {tokens} tokens; "
+                f"it takes at least {math.ceil(1000 * needed / MIB) / 1000} MiB"
             )
         fits = min(fits, wanted)
         return max(fits // tile * tile, min(fits, tile))

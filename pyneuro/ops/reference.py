@@ -50,9 +50,8 @@ def delta_softmax(p: Tensor, ds: Tensor) -> Tensor:
     x = torch.expm1(ds)
     mean = (p * x).sum(-1, keepdim=True)
     near = p * (x - mean) / (1 + mean)
-    # Where 1 + mean has lost its digits, or x overflowed, the change is large: take it from shifted exponentials.
-    lifted = p * torch.exp((ds - ds.masked_fill(p == 0, -math.inf).amax(-1, keepdim=True)).clamp(max=0))
-    far = lifted / lifted.sum(-1, keepdim=True) - p
+    # Where 1 + mean has lost its digits, or x overflowed, the change is large and may be taken plainly.
+    far = (torch.log(p) + ds).softmax(-1) - p
     return torch.where((mean < -0.5) | ~(mean <= 1), far, near)
 
 

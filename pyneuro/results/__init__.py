@@ -2,7 +2,7 @@
 
 from pyneuro.results.figures import save_figures
 from pyneuro.results.report import summary_text
-from pyneuro.results.result import Result, load_result
+from pyneuro.results.result import CONTRAST, Result, finished_result, load_result
 from pyneuro.results.store import TileStore
 
-__all__ = ["Result", "TileStore", "load_result", "save_figures", "summary_text"]
+__all__ = ["CONTRAST", "Result", "TileStore", "finished_result", "load_result", "save_figures", "summary_text"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 _PACKAGES = ("pyneuro", "numpy", "scipy", "pandas", "pyarrow", "torch", "transformers")
 
 
+@cache
 def environment() -> dict[str, Any]:
     """``{"versions": {...}, "machine": {...}}`` of this process; imports nothing."""
     versions = {"python": platform.python_version()}

@@ -16,6 +16,7 @@ from pyneuro.effects import Moments
 from pyneuro.errors import InputError
 from pyneuro.results.environment import environment
 from pyneuro.results.files import discard_leftovers, read_json, sha256, to_json, writable_folder, write_atomic
+from pyneuro.results.store import check_same_settings
 from pyneuro.results.table import SITE_COLUMNS, Sites, describe, from_ranges, tabulate
 from pyneuro.sites import ModelShape, NeuronSet
 
@@ -236,6 +237,33 @@ def load_result(folder: str | os.PathLike[str]) -> Result:
         name: _read_table(path / name, files[name], mend) for name in (NEURONS_FILE, CONTRAST_FILE) if name in files
     }
     return Result(manifest, tables[NEURONS_FILE], tables.get(CONTRAST_FILE))
+
+
+def finished_result(
+    folder: str | os.PathLike[str], settings: Mapping[str, Any], ci: float, resume: bool
+) -> Result | None:
+    """The finished result in a folder that a search is about to use; None where there is none.
+
+    Raises
+    ------
+    InputError
+        There is one and ``resume`` is False: a result is never overwritten.
+    ResumeError
+        There is one, of other settings; the message lists what differs.
+    """
+    path = Path(folder)
+    if not (path / MANIFEST_FILE).exists():
+        return None
+    if not resume:
+        raise InputError(
+            f"folder {str(path)!r} holds a finished result; read it with load_result, pass resume=True (--resume) "
+            "to get it back, or choose another folder"
+        )
+    found = load_result(path)
+    given = json.loads(to_json({**settings, "ci": ci}, "setting"))
+    stored = {**found.manifest.get("settings", {}), "ci": found.manifest["result"]["ci"]}
+    check_same_settings(stored, given, f"folder {str(path)!r} holds a finished result")
+    return found
 
 
 def _to_parquet(table: pd.DataFrame) -> bytes:

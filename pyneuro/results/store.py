@@ -70,12 +70,7 @@ class TileStore:
     def _check_settings(self) -> None:
         path = self.folder / _SETTINGS
         stored = read_json(path, f"what {str(self._tiles)!r} was made with is unknown; delete it to start again")
-        if differing := _differences(stored, self.settings):
-            lines = "".join(f"\n  {key}: {there} in the folder, {here} now" for key, there, here in differing)
-            raise ResumeError(
-                f"folder {str(self.folder)!r} holds partial results made with other settings:{lines}\n"
-                "pass the same settings to continue, or choose another folder"
-            )
+        check_same_settings(stored, self.settings, f"folder {str(self.folder)!r} holds partial results")
 
     def groups(self) -> list[str]:
         """Names of the groups with partial results, sorted."""
@@ -168,6 +163,15 @@ def _checksum(group: str, done: int, arrays: Mapping[str, np.ndarray]) -> str:
         digest.update(json.dumps([name, values.dtype.str, list(values.shape)]).encode())
         digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()
+
+
+def check_same_settings(stored: Mapping[str, Any], given: Mapping[str, Any], what: str) -> None:
+    """Raise ResumeError listing every setting in which results on disk (`what`) and a request differ."""
+    if differing := _differences(stored, given):
+        lines = "".join(f"\n  {key}: {there} in the folder, {here} now" for key, there, here in differing)
+        raise ResumeError(
+            f"{what} made with other settings:{lines}\npass the same settings to continue, or choose another folder"
+        )
 
 
 def _differences(stored: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str, str]]:

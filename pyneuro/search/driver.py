@@ -21,7 +21,8 @@ from pyneuro.search.evaluator import Evaluator, Float
 from pyneuro.search.progress import Progress
 from pyneuro.search.targets import Group, SetGroup
 
-SAVE_SECONDS = 1.0  # finished tiles wait no longer than this for the disk
+SAVE_SECONDS = 1.0  # finished tiles wait about this long for the disk
+SAVE_SHARE = 0.05  # of the time at most goes into saving
 
 
 @dataclass
@@ -31,6 +32,7 @@ class GroupState:
     treatments: dict[str, Moments]
     contrast: Moments | None
     done: int = 0
+    left_out: tuple[int, ...] = ()  # samples below the probability floor
 
     @classmethod
     def fresh(cls, names: Sequence[str], size: int) -> GroupState:
@@ -41,7 +43,8 @@ class GroupState:
         parts = {**{f"treatment.{name}": m for name, m in self.treatments.items()}}
         if self.contrast is not None:
             parts["contrast"] = self.contrast
-        return {f"{part}/{name}": array for part, m in parts.items() for name, array in m.to_arrays().items()}
+        arrays = {f"{part}/{name}": array for part, m in parts.items() for name, array in m.to_arrays().items()}
+        return {**arrays, "left_out": np.array(self.left_out, dtype=np.int64)}
 
     @classmethod
     def from_arrays(cls, names: Sequence[str], done: int, arrays: dict[str, np.ndarray]) -> GroupState:
@@ -50,7 +53,12 @@ class GroupState:
             return Moments.from_arrays({k[len(start) :]: v for k, v in arrays.items() if k.startswith(start)})
 
         contrast = part("contrast") if len(names) >= 2 else None
-        return cls({name: part(f"treatment.{name}") for name in names}, contrast, done)
+        left_out = tuple(arrays["left_out"].tolist())
+        return cls({name: part(f"treatment.{name}") for name in names}, contrast, done, left_out)
+
+    def copy(self) -> GroupState:
+        """An independent state with the same numbers."""
+        return GroupState.from_arrays(tuple(self.treatments), self.done, self.arrays())
 
     def add(self, response: Response, logits: Float, delta: Float, label: str | None, sample: int) -> None:
         """One sample: logits [C], delta [T, n, C]."""
@@ -88,7 +96,6 @@ class Sweep:
     store: TileStore | None
     progress: Progress
     states: dict[str, GroupState] = field(default_factory=dict)
-    skipped: set[str] = field(default_factory=set)
     patched_runs: int = 0
     seconds: float = 0.0
 
@@ -141,32 +148,40 @@ class Sweep:
         if not waiting:
             return
         base, logits = self.evaluator.begin([self.encodings[s] for s in samples])
-        kept = [self._above_floor(s, logits[i]) for i, s in enumerate(samples)]
+        kept = [self._above_floor(logits[i]) for i in range(len(samples))]
         for group in waiting:
-            state = self.states[group.name]
             delta = self._patched(base, group) if any(kept) else None
+            # On a copy that takes the old state's place whole: an interruption anywhere leaves one or the other.
+            state = self.states[group.name].copy()
+            work, runs = 0.0, 0
             for i, sample in enumerate(samples):
                 if sample < state.done:
                     continue
                 if kept[i] and delta is not None:
                     state.add(self.response, logits[i], delta[i], self.encodings[sample].label, sample)
+                    runs += len(group) * len(self.treatments)
+                else:
+                    state.left_out += (sample,)
                 state.done = sample + 1
-                self.patched_runs += len(group) * len(self.treatments)
-                self.progress.advance(self.work(sample, group), len(group) * len(self.treatments))
+                work += self.work(sample, group)
+            self.states[group.name] = state
+            self.patched_runs += runs
             dirty.add(group.name)
+            self.progress.advance(work, runs)
 
     def _patched(self, base: Any, group: Group | SetGroup) -> Float:
         if isinstance(group, Group):
             return self.evaluator.neurons(base, group.layer, group.module, group.index, group.z)
         return self.evaluator.sets(base, group.sets, group.z)
 
-    def _above_floor(self, sample: int, logits: Float) -> bool:
-        if self.probability_floor is None:
-            return True
-        if Response("probability", self.response.target).base(logits) >= self.probability_floor:
-            return True
-        self.skipped.add(self.encodings[sample].id)
-        return False
+    def left_out(self) -> list[str]:
+        """Ids of the samples below the probability floor, in the order of the samples."""
+        numbers = sorted({number for state in self.states.values() for number in state.left_out})
+        return [self.encodings[number].id for number in numbers]
+
+    def _above_floor(self, logits: Float) -> bool:
+        floor = self.probability_floor
+        return floor is None or Response("probability", self.response.target).base(logits) >= floor
 
     @contextmanager
     def _saving(self) -> Iterator[_Dirty]:
@@ -186,20 +201,22 @@ class _Dirty:
         self._sweep = sweep
         self._names: set[str] = set()
         self._flushed = time.monotonic()
+        self._pause = SAVE_SECONDS
 
     def add(self, name: str) -> None:
         self._names.add(name)
-        if time.monotonic() - self._flushed > SAVE_SECONDS:
+        if time.monotonic() - self._flushed > self._pause:
             self.flush()
 
     def flush(self) -> None:
-        store = self._sweep.store
+        store, started = self._sweep.store, time.monotonic()
         if store is not None:
             for name in sorted(self._names):
                 state = self._sweep.states[name]
                 store.write(name, state.done, state.arrays())
         self._names.clear()
         self._flushed = time.monotonic()
+        self._pause = max(SAVE_SECONDS, (self._flushed - started) / SAVE_SHARE)
 
 
 def _first(group: Group | SetGroup, most: int) -> Group | SetGroup:

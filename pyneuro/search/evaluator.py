@@ -24,6 +24,9 @@ class Evaluator(Protocol):
     def samples_at_once(self) -> int:
         """B, the samples of a block (the last block may be smaller)."""
 
+    def admit(self, tokens: int) -> None:
+        """Raise InputError where a sample of this length cannot be run, before any is."""
+
     def begin(self, encodings: Sequence[Encoding]) -> tuple[Any, Float]:
         """Base runs of a block: (state for the calls below, logits [B, C])."""
 

@@ -37,6 +37,10 @@ class ExactEvaluator:
     def _everywhere(self) -> bool:
         return self.joint or self.token != 0
 
+    def admit(self, tokens: int) -> None:
+        rows = 2 * tokens if self._everywhere else tokens
+        self.engine.memory.candidates(self.engine.shape, tokens, rows, self.engine.backend)
+
     def begin(self, encodings: Sequence[Encoding]) -> tuple[BaseRun, Float]:
         base = self.engine.begin(encodings[0], all_rows=self._everywhere)
         return base, base.logits.numpy()[None]

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
 
-from pyneuro.data.pairs import LABELS, pairs_digest
-from pyneuro.effects import Moments, Response
+from pyneuro.effects import Moments
 from pyneuro.engine.backend import Backend, choose_backend
 from pyneuro.engine.exact import ExactEngine
 from pyneuro.engine.intervention import Intervention
@@ -19,34 +17,16 @@ from pyneuro.engine.plan import Memory
 from pyneuro.engine.values import Values
 from pyneuro.errors import InputError
 from pyneuro.models.classifier import Classifier, PairLike
-from pyneuro.results import Result, TileStore
+from pyneuro.results import Result, TileStore, finished_result
 from pyneuro.search.driver import Sweep
 from pyneuro.search.evaluator import Evaluator
 from pyneuro.search.exact import ExactEvaluator
 from pyneuro.search.progress import Progress, duration
-from pyneuro.search.targets import Sites, make_groups, resolve_sites, sites_digest
-from pyneuro.sites import CONVENTIONS, NeuronSet
+from pyneuro.search.request import Checked, Request, check_request, describe, is_number
+from pyneuro.search.targets import Sites
+from pyneuro.sites import NeuronSet
 
 METHODS = ("exact",)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked of a search, whatever computes it. The fields are the options of ``search`` of the same names."""
-
-    response: str = "probability"
-    target: str = "entailment"
-    foil: str | None = None
-    sites: Sites = "all"
-    convention: str = "linear"
-    intervention: str = "replace"
-    strength: float | None = None
-    token: int | Literal["all"] = 0
-    probability_floor: float | None = None
-    ci: float = 0.95
-    out: str | os.PathLike[str] | None = None
-    resume: bool = False
-    progress: bool | None = None
 
 
 def search(
@@ -62,7 +42,7 @@ def search(
     convention: str = "linear",
     backend: str | None = None,
     precision: str = "fp32",
-    intervention: str = "replace",
+    intervention: str | Intervention = "replace",
     strength: float | None = None,
     token: int | Literal["all"] = 0,
     memory: int | None = None,
@@ -103,7 +83,8 @@ def search(
     precision : "fp32", "bf16" or "float64"
         Of the differences; see ``pyneuro.engine.backend.choose_backend``.
     intervention, strength
-        "replace", "weaken" (a := strength · a), "negate", "remove" (a := 0) or "add" (a := a + strength · z).
+        An ``Intervention``, or its kind and strength: "replace", "weaken" (a := strength · a), "negate", "remove"
+        (a := 0) or "add" (a := a + strength · z).
     token : int or "all"
         Position patched; 0 is [CLS]. Others go through the general path, which is slower.
     memory : int, optional
@@ -114,9 +95,10 @@ def search(
     ci : float
         Coverage of the intervals.
     out : folder, optional
-        Where partial results are kept while the search runs and the result is saved at its end.
+        Where partial results are kept while the search runs and the result is saved at its end. A finished result
+        there is never overwritten.
     resume : bool
-        Continue the partial results in `out`.
+        Continue the partial results in `out`, or return the finished result there; start where there is neither.
     progress : bool, optional
         Plan and progress on standard error. None: when it is a terminal.
 
@@ -136,9 +118,8 @@ def search(
     """
     if method not in METHODS:
         raise InputError(f"method {method!r} is not one of {', '.join(METHODS)}")
-    if memory is not None and memory <= 0:
-        raise InputError(f"memory = {memory} bytes; pass a positive number, such as 2 * 1024**3")
-    chosen = choose_backend(backend, precision)
+    if memory is not None and not (is_number(memory) and 0 < memory < float("inf")):
+        raise InputError(f"memory = {memory!r} bytes; pass a positive number, such as 2 * 1024**3")
     request = Request(
         response=response,
         target=target,
@@ -154,20 +135,16 @@ def search(
         resume=resume,
         progress=progress,
     )
-    return run_search(
-        clf, pairs, values, request, _exact(clf, request, chosen, memory), {"method": method, **asdict(chosen)}
-    )
+    chosen = choose_backend(backend, precision)
+    budget = Memory(None if memory is None else int(memory))
+    how = {"method": method, "backend": chosen.name, "precision": chosen.precision}
+    return run_search(clf, pairs, values, request, lambda checked: _exact(clf, checked, chosen, budget), how)
 
 
-def _exact(
-    clf: Classifier, request: Request, backend: Backend, memory: int | None
-) -> Callable[[Intervention], Evaluator]:
-    def make(intervention: Intervention) -> Evaluator:
-        engine = ExactEngine.create(clf, backend, Memory(memory))
-        joint = not isinstance(resolve_sites(request.sites, clf.shape), NeuronSet)
-        return ExactEvaluator(engine, request.convention, intervention, request.token, joint)
-
-    return make
+def _exact(clf: Classifier, checked: Checked, backend: Backend, memory: Memory) -> Evaluator:
+    engine = ExactEngine.create(clf, backend, memory)
+    joint = not isinstance(checked.sites, NeuronSet)
+    return ExactEvaluator(engine, checked.request.convention, checked.intervention, checked.request.token, joint)
 
 
 def run_search(
@@ -175,7 +152,7 @@ def run_search(
     pairs: PairLike | Sequence[PairLike],
     values: Values | None,
     request: Request,
-    make_evaluator: Callable[[Intervention], Evaluator],
+    make_evaluator: Callable[[Checked], Evaluator],
     how: dict[str, Any],
 ) -> Result:
     """Check a request, run it through an evaluator, and give the result. ``search`` and the baselines end here.
@@ -183,40 +160,34 @@ def run_search(
     Parameters
     ----------
     make_evaluator : callable
-        From the intervention to the evaluator; called once the request has been found good.
+        From the checked request to the evaluator.
     how : dict
         What computes, for the manifest; a search resumes only under the same.
     """
-    samples = _samples(pairs)
-    intervention = Intervention(request.intervention, request.strength)  # type: ignore[arg-type]
-    sites = resolve_sites(request.sites, clf.shape)
-    groups = make_groups(sites, _checked_values(clf, values, request, intervention, sites))
-    response = _response(clf, request)
-    encodings = [clf.encode(pair) for pair in samples]
-    _check_token(request.token, encodings)
-    treatments = list(values.treatments) if values is not None else [request.intervention]
-    settings = {
-        "model": {"name": clf.name, "digest": clf.digest},
-        "data": {"pairs": len(samples), "digest": pairs_digest(samples)},
-        "values": None if values is None else values.digest(),
-        "sites": sites_digest(sites),
-        "treatments": treatments,
-        "response": asdict(response),
-        "convention": request.convention,
-        "intervention": asdict(intervention),
-        "token": request.token,
-        "probability_floor": request.probability_floor,
-        **how,
-    }
-    store = None if request.out is None else TileStore(request.out, settings, request.resume)
-    shown = sys.stderr.isatty() if request.progress is None else request.progress
-    progress = Progress(shown)
-    evaluator = make_evaluator(intervention)
-    sweep = Sweep(evaluator, encodings, groups, treatments, response, request.probability_floor, store, progress)
+    checked = check_request(clf, pairs, values, request)
+    settings = {**describe(checked, clf, values), **how}
+    store = None
+    if request.out is not None:
+        if (found := finished_result(request.out, settings, request.ci, request.resume)) is not None:
+            return found
+        store = TileStore(request.out, settings, request.resume)
+    evaluator = make_evaluator(checked)
+    evaluator.admit(max(map(len, checked.encodings)))
+    progress = Progress(sys.stderr.isatty() if request.progress is None else request.progress)
+    sweep = Sweep(
+        evaluator,
+        checked.encodings,
+        checked.groups,
+        checked.treatments,
+        checked.response,
+        request.probability_floor,
+        store,
+        progress,
+    )
     restored = sweep.restore()
-    _announce(sweep, sites, restored)
-    total = sum(sweep.work(s, g) for g in groups for s in range(len(encodings)))
-    done = sum(sweep.work(s, g) for g in groups for s in range(sweep.states[g.name].done))
+    _announce(sweep, checked.sites, restored)
+    total = sum(sweep.work(s, g) for g in sweep.groups for s in range(len(sweep.encodings)))
+    done = sum(sweep.work(s, g) for g in sweep.groups for s in range(sweep.states[g.name].done))
     progress.start(total, done)
     try:
         sweep.run()
@@ -229,69 +200,11 @@ def run_search(
         raise
     finally:
         progress.close()
-    result = _collect(sweep, sites, {"settings": settings, "ids": [e.id for e in encodings]}, request.ci)
+    result = _collect(sweep, checked, {"settings": settings, "ids": [e.id for e in checked.encodings]})
     if store is not None:
         result.save(store.folder)
         store.clear()
     return result
-
-
-def _samples(pairs: PairLike | Sequence[PairLike]) -> list[PairLike]:
-    samples: list[PairLike] = [pairs] if isinstance(pairs, PairLike) else list(pairs)
-    if not samples:
-        raise InputError("no pairs to search on; pass at least one")
-    for pair in samples:
-        if not isinstance(pair, PairLike):
-            raise InputError(f"{pair!r} is no pair; pass objects with id, premise and hypothesis, as pyneuro.data.Pair")
-        label = getattr(pair, "label", None)
-        if label is not None and label not in LABELS:
-            raise InputError(f"pair {pair.id!r} has label {label!r}; use {', '.join(LABELS)} or None")
-    return samples
-
-
-def _checked_values(
-    clf: Classifier,
-    values: Values | None,
-    request: Request,
-    intervention: Intervention,
-    sites: NeuronSet | dict[str, NeuronSet],
-) -> Values | None:
-    if request.convention not in CONVENTIONS:
-        raise InputError(f"convention {request.convention!r} is not one of {', '.join(CONVENTIONS)}")
-    if not intervention.needs_values:
-        if values is not None:
-            raise InputError(f"intervention {intervention.kind!r} takes no values; leave them out")
-        return None
-    if values is None:
-        raise InputError(
-            f"intervention {intervention.kind!r} needs replacement values; pass mean_activations(...) or "
-            "Values.from_arrays(...)"
-        )
-    members = [sites] if isinstance(sites, NeuronSet) else list(sites.values())
-    values.check(clf, request.convention, {site for s in members for site, _ in s.groups()})
-    return values
-
-
-def _response(clf: Classifier, request: Request) -> Response:
-    foil = None if request.foil is None else clf.target_index(request.foil)
-    if request.probability_floor is not None and not 0 <= request.probability_floor < 1:
-        raise InputError(f"probability_floor = {request.probability_floor}; pass a number in [0, 1), such as 0.01")
-    if not 0 < request.ci < 1:
-        raise InputError(f"ci = {request.ci} is not a coverage; pass a number between 0 and 1, such as 0.95")
-    return Response(request.response, clf.target_index(request.target), foil)  # type: ignore[arg-type]
-
-
-def _check_token(token: int | str, encodings: Sequence[Any]) -> None:
-    if token == "all":
-        return
-    if not isinstance(token, int) or token < 0:
-        raise InputError(f"token = {token!r}; pass a position from 0 ([CLS]) or 'all'")
-    shortest = min(encodings, key=len)
-    if token >= len(shortest):
-        raise InputError(
-            f"token {token} lies outside sample {shortest.id!r}, which has {len(shortest)} tokens; drop the sample or "
-            "choose another token"
-        )
 
 
 def _announce(sweep: Sweep, sites: NeuronSet | dict[str, NeuronSet], restored: int) -> None:
@@ -311,7 +224,13 @@ def _announce(sweep: Sweep, sites: NeuronSet | dict[str, NeuronSet], restored: i
         progress.say(f"about {duration(seconds)}, from a short calibration")
 
 
-def _collect(sweep: Sweep, sites: NeuronSet | dict[str, NeuronSet], manifest: dict[str, Any], ci: float) -> Result:
+def _collect(sweep: Sweep, checked: Checked, manifest: dict[str, Any]) -> Result:
+    left_out = sweep.left_out()
+    if len(left_out) == len(sweep.encodings):
+        raise InputError(
+            f"no sample reaches probability_floor = {checked.request.probability_floor}; choose a lower one, or "
+            "samples whose base probability of the target is higher"
+        )
     states = [sweep.states[g.name] for g in sweep.groups]
     moments = {name: Moments.concat([s.treatments[name] for s in states]) for name in sweep.treatments}
     contrasts = [s.contrast for s in states if s.contrast is not None]
@@ -319,6 +238,7 @@ def _collect(sweep: Sweep, sites: NeuronSet | dict[str, NeuronSet], manifest: di
         "patched_runs": int(sweep.patched_runs),
         "seconds": float(sweep.seconds),
         "threads": torch.get_num_threads(),
-        "left_out_below_floor": sorted(sweep.skipped),
+        "left_out_below_floor": left_out,
     }
-    return Result.from_moments(sites, moments, Moments.concat(contrasts) if contrasts else None, manifest, ci)
+    contrast = Moments.concat(contrasts) if contrasts else None
+    return Result.from_moments(checked.sites, moments, contrast, manifest, checked.request.ci)

@@ -6,12 +6,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from pyneuro.data.pairs import pairs_digest
 from pyneuro.engine.values import Values
 from pyneuro.errors import InputError
+from pyneuro.models.classifier import PairLike
+from pyneuro.models.weights import Encoding
 from pyneuro.search.evaluator import Float
 from pyneuro.sites import ModelShape, NeuronSet
 
@@ -48,7 +52,7 @@ class SetGroup:
     def __len__(self) -> int:
         return len(self.sets)
 
-    @property
+    @cached_property
     def layer(self) -> int:
         """The first patched layer."""
         return min(s.groups()[0][0][0] for s in self.sets)
@@ -76,6 +80,8 @@ def resolve_sites(sites: Sites, shape: ModelShape) -> NeuronSet | dict[str, Neur
     if isinstance(sites, NeuronSet):
         _check_shape(sites, shape, "sites")
         return sites
+    if not isinstance(sites, Iterable):
+        raise InputError(f"sites = {sites!r}; pass 'all', names, a NeuronSet, or a mapping of names to NeuronSets")
     return NeuronSet.parse(sites, shape)
 
 
@@ -117,3 +123,11 @@ def sites_digest(sites: NeuronSet | Mapping[str, NeuronSet]) -> str:
         h.update(f"{name}:{len(members)}:".encode())
         h.update(members.ids.astype("<i8").tobytes())
     return h.hexdigest()
+
+
+def texts_digest(samples: Iterable[PairLike], encodings: Iterable[Encoding]) -> dict[str, str]:
+    """Hex sha256 of the pairs, and of what the model sees of them (tokenizer and truncation included)."""
+    tokens = hashlib.sha256()
+    for e in encodings:
+        tokens.update(f"{len(e)}:".encode() + e.input_ids.numpy().tobytes() + e.token_type_ids.numpy().tobytes())
+    return {"digest": pairs_digest(samples), "tokens": tokens.hexdigest()}

@@ -166,7 +166,8 @@ def test_a_killed_process_loses_at_most_the_tile_it_was_in(run, whole, stopper, 
         from tests.search.test_resume import SEARCHED
         from tests.tiny import PAIRS, make_tiny
 
-        sys.modules["pyneuro.search.driver"].SAVE_SECONDS = -1.0  # every tile reaches the disk at once
+        driver = sys.modules["pyneuro.search.driver"]
+        driver.SAVE_SECONDS, driver.SAVE_SHARE = -1.0, float("inf")  # every tile reaches the disk at once
         compute, tiles = ExactEvaluator.neurons, []
 
         def neurons(*arguments):
@@ -248,7 +249,7 @@ REFUSED = {
     "model.digest": lambda clf: {**other_model(clf), "values": random_values(**other_model(clf)), "sites": SEARCHED},
     "data.pairs": lambda clf: {"pairs": PAIRS[:7]},
     "data.digest": lambda clf: {"pairs": PAIRS[::-1]},
-    "values": lambda clf: {"values": random_values(clf, "HOL", "LOL", seed=5)},
+    "values.digest": lambda clf: {"values": random_values(clf, "HOL", "LOL", seed=5)},
     "treatments": lambda clf: {"values": random_values(clf, "HOL", "MOL")},
     "sites": lambda clf: {"sites": [*SEARCHED, "L2.K.1"]},
     "response.name": lambda clf: {"response": "odds"},

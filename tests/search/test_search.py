@@ -438,10 +438,10 @@ def test_the_manifest_says_what_was_computed_from_what(clf, few):
     options = {"response": "odds", "convention": "hook", "probability_floor": 0.01, "backend": "reference"}
     result = search(clf, few, values, sites="L2.O.*", **options)
     settings, run = result.manifest["settings"], result.manifest["run"]
-    assert settings["model"] == {"name": "tiny-bert", "digest": clf.digest}
-    assert settings["values"] == values.digest()
+    assert settings["model"] == {"name": "tiny-bert", "digest": clf.digest, "labels": dict(clf.label_index)}
+    assert settings["values"]["digest"] == values.digest()
     assert settings["treatments"] == ["HOL", "LOL"]
-    assert (settings["response"]["name"], settings["response"]["target"]) == ("odds", 0)
+    assert (settings["response"]["name"], settings["response"]["target"]) == ("odds", "entailment")
     assert (settings["convention"], settings["token"], settings["probability_floor"]) == ("hook", 0, 0.01)
     assert settings["intervention"] == {"kind": "replace", "strength": None}
     assert (settings["method"], settings["precision"]) == ("exact", "fp32")

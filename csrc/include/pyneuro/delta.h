@@ -42,7 +42,8 @@ constexpr float kLeastGrowth = 0.25f;
 PN_HD float delta_softmax(float p, float x, float mean_x) { return p * (x - mean_x) / (1.0f + mean_x); }
 
 // Outside this range of E, 1 + E has lost digits (the tokens that held the probability lost it) or x may have overflowed, and the change is
-// large: dp_j = p_j (exp(ds_j - m) / Z - 1) then, with m the largest ds and Z = sum_j p_j exp(ds_j - m), keeps them all.
+// large: dp_j = p_j (exp(ds_j - m) / Z - 1) then, with m the ds of the key that ends up likeliest and Z = sum_j p_j
+// exp(ds_j - m), keeps them all.
 constexpr float kLeastMean = -0.5f, kMostMean = 1.0f;
 PN_HD float delta_softmax_far(float p, float exp_shifted, float z) { return (p * exp_shifted) / z - p; }
 
