@@ -8,9 +8,16 @@
 >>> top = result.top(10, treatment="HOL")
 """
 
+import os as _os
+import sys as _sys
+
+if "torch" not in _sys.modules:
+    # Threads that spin between two kernels cost milliseconds a region on a busy machine and gain little on an idle one.
+    _os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import torch as _torch  # noqa: F401 (before the native module: one OpenMP runtime for both)
 
-from pyneuro import data
+from pyneuro import baselines, data
 from pyneuro.engine.intervention import Intervention
 from pyneuro.engine.values import Values, mean_activations
 from pyneuro.errors import BackendError, InputError, PyneuroError, ResumeError
@@ -34,6 +41,7 @@ __all__ = [
     "Result",
     "ResumeError",
     "Values",
+    "baselines",
     "bundled_model",
     "data",
     "load",

@@ -71,11 +71,12 @@ class ModelShape:
 
 @dataclass(frozen=True, order=True)
 class Neuron:
-    """One neuron; ``str(Neuron(3, "I", 906)) == "L3.I.906"``."""
+    """One neuron; ``str(Neuron(3, "I", 906)) == "L3.I.906"``. The name leaves the convention out."""
 
     layer: int
     module: Module
     index: int
+    convention: Convention = "linear"
 
     def __str__(self) -> str:
         return f"L{self.layer}.{self.module}.{self.index}"
