@@ -17,12 +17,6 @@ PN_HD V delta_gelu_series(V d, V c1, V c2, V c3, V c4) {
 
 PN_HD float delta_gelu_plain(float a, float d) { return gelu(a + d) - gelu(a); }
 
-PN_HD float delta_gelu(float a, float d, float c1, float c2, float c3, float c4) {
-  const float series = delta_gelu_series(d, c1, c2, c3, c4);
-  const float magnitude = d < 0.0f ? -d : d;
-  return magnitude > kGeluSeriesRadius ? delta_gelu_plain(a, d) : series;
-}
-
 // LayerNorm y = (u - mean) r gamma + beta, r = 1 / sqrt(var + eps). With c = u - mean(u), dc = du - mean(du) and dvar = mean(dc (2c + dc)):
 // dy = gamma (dc r' + c dr), r' = r + dr. Writing g = (var' + eps) / (var + eps) = 1 + dvar r^2, s = sqrt(g): r' = r / s and
 // dr = -dvar r^3 / (s (1 + s)).
