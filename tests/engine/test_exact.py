@@ -178,9 +178,8 @@ class TestStructure:
         base = engine.begin(real_encodings(bundled, 1)[0])
         index, z = torch.tensor([5, 9, 5, 9, 5]), torch.tensor([0.3, -1.0, 0.3, -1.0, 0.3], dtype=torch.float64)
         delta = engine.delta_logits(base, 1, "K", index, z)
-        assert torch.equal(delta[0], delta[2])
-        assert torch.equal(delta[0], delta[4])
-        assert torch.equal(delta[1], delta[3])
+        # To rounding: torch's own exp differs in the last bit between whole vectors and the rest of an array.
+        torch.testing.assert_close(delta[[2, 4, 3]], delta[[0, 0, 1]], rtol=1e-5, atol=0)
 
     def test_o_of_the_last_layer_is_layernorm_and_head_alone(self, tiny_bert: object) -> None:
         clf = make_tiny()
