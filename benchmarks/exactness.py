@@ -68,7 +68,7 @@ def main() -> None:
                     judged = np.abs(want) >= SMALLEST
                     for name, side in sides.items():
                         off = effect(name, side) - want
-                        errors[name].append((np.abs(off) / np.abs(want))[judged])
+                        errors[name].append(np.abs(off[judged]) / np.abs(want[judged]))
                         if name == "bf16":
                             square.setdefault((layer, module), np.zeros(2))[:] += (off @ off, want @ want)
         print(f"pair {number + 1} of {args.pairs}, {time.perf_counter() - started:.0f} s", flush=True)
