@@ -17,7 +17,7 @@ O         output of the feed-forward dense   after the residual and LayerNorm
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -31,7 +31,7 @@ Convention = Literal["linear", "hook"]
 MODULES: tuple[Module, ...] = get_args(Module)
 CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
 
-_NAME = re.compile(r"^L(\d+|\*)\.(Q|K|V|AO|I|O|\*)\.(\d+|\*)$")
+_NAME = re.compile(r"L([0-9]+|\*)\.(Q|K|V|AO|I|O|\*)\.([0-9]+|\*)")
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,6 @@ class ModelShape:
     hidden: int
     heads: int
     intermediate: int
-
-    @property
-    def head_width(self) -> int:
-        return self.hidden // self.heads
 
     @property
     def layer_width(self) -> int:
@@ -84,7 +80,7 @@ class Neuron:
     @classmethod
     def parse(cls, name: str) -> Neuron:
         """Read ``"L3.I.906"``. Raises InputError for anything else, patterns included."""
-        match = _NAME.match(name)
+        match = _NAME.fullmatch(name)
         if match is None or "*" in match.groups():
             raise InputError(f"{name!r} does not name a neuron; write layer, module and index as in 'L3.I.906'")
         layer, module, index = match.groups()
@@ -120,22 +116,17 @@ class NeuronSet:
 
         Raises InputError naming the entry that cannot be read or lies outside the model.
         """
-        if isinstance(names, str):
-            if names == "all":
-                return cls.all(shape)
-            names = [names]
+        names = [names] if isinstance(names, str) else list(names)
+        if "all" in names:
+            return cls.all(shape)
         parts = [cls._expand(name, shape) for name in names]
         if not parts:
             raise InputError("no sites given; pass 'all' or names such as ['L3.I.906', 'L0.Q.*']")
         return cls(shape, np.concatenate(parts))
 
-    @classmethod
-    def from_neurons(cls, neurons: Sequence[Neuron], shape: ModelShape) -> NeuronSet:
-        return cls.parse([str(n) for n in neurons], shape)
-
     @staticmethod
     def _expand(name: str, shape: ModelShape) -> npt.NDArray[np.int64]:
-        match = _NAME.match(str(name))
+        match = _NAME.fullmatch(str(name))
         if match is None:
             raise InputError(
                 f"site {name!r} is not understood; write 'L3.I.906', 'L0.Q.*', 'L*.AO.308' or 'all' "

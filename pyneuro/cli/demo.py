@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from pyneuro.search.progress import duration
 from pyneuro.sites import ModelShape, NeuronSet
 
 OUT = "demo-results"
+MARK = ".demo"  # in a folder that a demo wrote, and that the next one may write again
 MINUTES = 4.0
 MAX_LENGTH = 128
 TRIAL_NEURONS = 112  # of every layer and module: as many as the engine carries at once
@@ -59,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     if not args.minutes > 0:
         raise InputError(f"--minutes {args.minutes:g} leaves no time; pass more than 0")
-    out = OutFolder(args.out, resume=False, overwrite=True)
+    out = OutFolder(args.out, resume=False, overwrite=Path(args.out, MARK).exists())
     corpus = read_corpus(args)
     roles = split_roles(corpus, args.seed)
     sets = cut_treatment_sets(args, roles.treatment)
@@ -89,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
     result = search(clf, samples, values, sites=neurons, convention=args.convention)
     out.record(roles, sets, values)
     result.save(out.path)
+    (out.path / MARK).touch()
     print()
     print(summary_text(result, args.k))
     print(f"results  {out.path}")

@@ -93,6 +93,24 @@ def choose_samples(pairs: Pairs, n: int | None, seed: int) -> Pairs:
     return balanced_sample(pairs, n, seed=seed)
 
 
+def check_apart(values: str, samples: Pairs) -> None:
+    """Refuse to search on pairs that the values are means of, going by the manifest that ``pyneuro means`` left.
+
+    Without a manifest nothing is known and nothing refused.
+    """
+    path = Path(values.removesuffix(".npz") + ".treatment.json")
+    try:
+        sets = json.loads(path.read_text(encoding="utf-8"))["sets"]
+        averaged = {pair_id for made in sets.values() for pair_id in made["ids"]}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return
+    if both := [pair_id for pair_id in samples.ids if pair_id in averaged]:
+        raise InputError(
+            f"{len(both)} of the {len(samples)} samples ({both[0]!r}, ...) are among the pairs {values!r} averages "
+            "over; make the values with the same --data and --seed"
+        )
+
+
 class OutFolder:
     """The folder of a search: what it is made of beside the result itself.
 

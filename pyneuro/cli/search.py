@@ -16,6 +16,7 @@ from pyneuro.cli.arguments import (
 )
 from pyneuro.cli.prepare import (
     OutFolder,
+    check_apart,
     choose_samples,
     cut_treatment_sets,
     describe_sets,
@@ -23,7 +24,7 @@ from pyneuro.cli.prepare import (
     read_corpus,
     say,
 )
-from pyneuro.data import Roles, TreatmentSets, split_roles
+from pyneuro.data import Pairs, Roles, TreatmentSets, split_roles
 from pyneuro.effects import Response
 from pyneuro.engine.backend import choose_backend
 from pyneuro.engine.intervention import Intervention
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     sets = cut_treatment_sets(args, roles.treatment) if needs_values and args.values is None else None
     clf = load_classifier(args)
     _check(args, clf)
-    values = _values(args, clf, roles, sets, out)
+    values = _values(args, clf, roles, samples, sets, out)
     result = search(
         clf,
         samples,
@@ -115,11 +116,17 @@ def _check(args: argparse.Namespace, clf: Classifier) -> None:
 
 
 def _values(
-    args: argparse.Namespace, clf: Classifier, roles: Roles, sets: TreatmentSets | None, out: OutFolder | None
+    args: argparse.Namespace,
+    clf: Classifier,
+    roles: Roles,
+    samples: Pairs,
+    sets: TreatmentSets | None,
+    out: OutFolder | None,
 ) -> Values | None:
     """Replacement values: from ``--values``, from the folder of a search that goes on, else means of the sets."""
     if args.values is not None:
         values: Values | None = Values.load(args.values)
+        check_apart(args.values, samples)
     elif sets is None:
         values = None
     elif out is not None and out.going_on:

@@ -25,7 +25,7 @@ from pyneuro.engine import propagate
 from pyneuro.engine.backend import Backend
 from pyneuro.engine.base_run import LayerBase
 from pyneuro.engine.prepared import PreparedLayer
-from pyneuro.ops.reference import delta_gelu, delta_softmax, patched_key_weights
+from pyneuro.ops.reference import delta_gelu, delta_softmax, gelu_series, patched_key_weights
 
 
 def enter_row0(
@@ -42,8 +42,9 @@ def enter_row0(
         return propagate.feed_forward_row0(backend, w, base, propagate.norm1_row0(backend, base, du[0]))
     if module == "I":
         if convention == "linear":
-            series = base.series[0, :, index]  # [4, N]
-            change = delta_gelu(base.pre_gelu[0, index][None], change[None, None], series[None])[0, 0]
+            # In float64: N numbers, and all of the effect hangs on them.
+            a = base.sites["I", "linear"][0, index][None]
+            change = delta_gelu(a, change.double()[None, None], gelu_series(a))[0, 0].to(change.dtype)
         return propagate.norm2_row0(backend, base, change[:, None] * w.weights.wo[:, index].T)
     coordinate = change.new_zeros(len(index), w.weights.wo.shape[0])
     coordinate.scatter_(1, index[:, None], change[:, None])

@@ -59,16 +59,12 @@ class Memory:
         return max(fits // tile * tile, min(fits, tile))
 
 
-def itemsize(backend: Backend) -> int:
-    return backend.dtype.itemsize
-
-
 def base_run_bytes(shape: ModelShape, tokens: int, backend: Backend) -> int:
     """Bytes of a base run: all layers kept, one layer in float64 while it is made."""
     d, f, h, s = shape.hidden, shape.intermediate, shape.heads, tokens
     layer = 5 * s * d + h * s * s + (s + 1) * h * d + 5 * s * f
     making = 8 * (4 * d * d + 2 * d * f + 8 * s * d + h * s * s + 2 * s * h * d + 8 * s * f)
-    return shape.layers * layer * itemsize(backend) + making
+    return shape.layers * layer * backend.dtype.itemsize + making
 
 
 def candidate_bytes(shape: ModelShape, rows: int, backend: Backend) -> int:
@@ -76,7 +72,7 @@ def candidate_bytes(shape: ModelShape, rows: int, backend: Backend) -> int:
     intermediate and the scores too."""
     d, f, h = shape.hidden, shape.intermediate, shape.heads
     per_row = 7 * d if backend.name == "cpu" else 8 * d + 6 * f + 4 * h * rows + 3 * h * d
-    return (rows * per_row + 3 * h * d) * itemsize(backend)
+    return (rows * per_row + 3 * h * d) * backend.dtype.itemsize
 
 
 def layer_flops(shape: ModelShape, tokens: int) -> float:

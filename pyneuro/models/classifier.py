@@ -177,8 +177,9 @@ class Classifier:
 
     def __repr__(self) -> str:
         s = self.shape
-        return f"Classifier({self.name}: {self.adapter.name}, {s.layers} layers x {s.hidden} x {s.heads} heads, "
-        f"{', '.join(self.label_index)})"
+        labels = ", ".join(f"{index} {name}" for name, index in self.label_index.items())
+        sizes = f"{s.layers} layers x {s.hidden} x {s.heads} heads"
+        return f"Classifier({self.name}: {self.adapter.name}, {sizes}, labels {labels})"
 
 
 @contextmanager

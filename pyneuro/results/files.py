@@ -7,18 +7,19 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pyneuro.errors import InputError
 
 TEMPORARY = ".partial"
+LOCK_FILE = ".in-use"
 
 
 def writable_folder(folder: str | os.PathLike[str]) -> Path:
     """Make the folder and prove that a file can be written there. Raises InputError before any work is lost."""
-    path = Path(folder)
+    path = Path(folder).expanduser()
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = _temporary(path / "probe")
@@ -27,6 +28,31 @@ def writable_folder(folder: str | os.PathLike[str]) -> Path:
     except OSError as error:
         raise InputError(f"folder {str(path)!r} cannot be written ({_reason(error)}); choose another folder") from error
     return path
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder for the length of a ``with`` block; the lock dies with the process.
+
+    Raises InputError where another search holds it. On systems without ``flock`` nothing is locked.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    path = folder / LOCK_FILE
+    with open(path, "ab") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                f"folder {str(folder)!r} is in use by another search; wait for it to end, or choose another folder"
+            ) from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, content: bytes) -> None:

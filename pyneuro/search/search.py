@@ -18,6 +18,7 @@ from pyneuro.engine.values import Values
 from pyneuro.errors import InputError
 from pyneuro.models.classifier import Classifier, PairLike
 from pyneuro.results import Result, TileStore, finished_result
+from pyneuro.results.files import exclusive, writable_folder
 from pyneuro.search.driver import Sweep
 from pyneuro.search.evaluator import Evaluator
 from pyneuro.search.exact import ExactEvaluator
@@ -166,11 +167,19 @@ def run_search(
     """
     checked = check_request(clf, pairs, values, request)
     settings = {**describe(checked, clf, values), **how}
-    store = None
-    if request.out is not None:
-        if (found := finished_result(request.out, settings, request.ci, request.resume)) is not None:
+    if request.out is None:
+        return _run(checked, make_evaluator, settings, None)
+    out = writable_folder(request.out)
+    with exclusive(out):
+        if (found := finished_result(out, settings, request.ci, request.resume)) is not None:
             return found
-        store = TileStore(request.out, settings, request.resume)
+        return _run(checked, make_evaluator, settings, TileStore(out, settings, request.resume))
+
+
+def _run(
+    checked: Checked, make_evaluator: Callable[[Checked], Evaluator], settings: dict[str, Any], store: TileStore | None
+) -> Result:
+    request = checked.request
     evaluator = make_evaluator(checked)
     evaluator.admit(max(map(len, checked.encodings)))
     progress = Progress(sys.stderr.isatty() if request.progress is None else request.progress)
