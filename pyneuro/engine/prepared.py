@@ -13,16 +13,20 @@ from pyneuro.models.weights import HeadWeights, LayerWeights, ModelWeights
 
 @dataclass(frozen=True, eq=False)
 class PreparedLayer:
-    """One layer. ``packed_*`` belong to the backend; the last layer packs what reading row 0 alone needs."""
+    """One layer. ``packed_*`` belong to the backend and its precision; ``row0_*`` are the same in fp32, for products of
+    row 0 alone: little work, and where a patch is largest. The last layer packs what reading row 0 needs."""
 
     weights: LayerWeights
     wqkv: Tensor  # [3d, d]
     packed_wqkv: Tensor | None
-    packed_wq: Tensor | None  # last layer
+    row0_wqkv: Tensor | None
+    row0_wao: Tensor | None
+    row0_wi: Tensor | None
+    row0_wo: Tensor | None
+    row0_wq: Tensor | None  # last layer
     packed_wk_transposed: Tensor | None  # last layer
     packed_wv_heads: Tensor | None  # last layer
     packed_wao: Tensor | None
-    packed_wao_exact: Tensor | None
     packed_wi: Tensor | None
     packed_wo: Tensor | None
 
@@ -44,18 +48,27 @@ def prepare(weights: ModelWeights, backend: Backend) -> Prepared:
     for number, w in enumerate(working.layers):
         wqkv = torch.cat([w.wq, w.wk, w.wv])
         at_end = number == last
+        packed = {name: backend.pack(t) for name, t in (("wqkv", wqkv), ("wao", w.wao), ("wi", w.wi), ("wo", w.wo))}
+        exact = packed
+        if backend.precision == "bf16":
+            exact = {
+                name: backend.pack_exact(t) for name, t in (("wqkv", wqkv), ("wao", w.wao), ("wi", w.wi), ("wo", w.wo))
+            }
         layers.append(
             PreparedLayer(
                 weights=w,
                 wqkv=wqkv,
-                packed_wqkv=backend.pack(wqkv),
-                packed_wq=backend.pack(w.wq) if at_end else None,
+                packed_wqkv=packed["wqkv"],
+                packed_wao=packed["wao"],
+                packed_wi=packed["wi"],
+                packed_wo=packed["wo"],
+                row0_wqkv=exact["wqkv"],
+                row0_wao=exact["wao"],
+                row0_wi=exact["wi"],
+                row0_wo=exact["wo"],
+                row0_wq=backend.pack_exact(w.wq) if at_end else None,
                 packed_wk_transposed=backend.pack_exact(w.wk.T) if at_end else None,
                 packed_wv_heads=backend.pack_heads(w.wv, heads) if at_end else None,
-                packed_wao=backend.pack(w.wao),
-                packed_wao_exact=None if at_end else backend.pack_exact(w.wao),
-                packed_wi=backend.pack(w.wi),
-                packed_wo=backend.pack(w.wo),
             )
         )
     return Prepared(tuple(layers), working.head)

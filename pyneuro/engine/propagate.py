@@ -13,8 +13,9 @@ from pyneuro.models.weights import HeadWeights
 
 
 def feed_forward(backend: Backend, w: PreparedLayer, base: LayerBase, dx: Tensor) -> Tensor:
-    """After the attention block to the layer's output, every row: [S, N, d] -> [S, N, d]."""
-    return backend.operation("delta_feed_forward")(
+    """After the attention block to the layer's output, every row: [S, N, d] -> [S, N, d]. Row 0 in fp32: see
+    PreparedLayer."""
+    out = backend.operation("delta_feed_forward")(
         dx,
         w.weights.wi,
         w.packed_wi,
@@ -24,6 +25,9 @@ def feed_forward(backend: Backend, w: PreparedLayer, base: LayerBase, dx: Tensor
         base.series,
         *base.norm2.rows,
     )
+    if backend.precision == "bf16":
+        out[0] = feed_forward_row0(backend, w, base, dx[0])
+    return out
 
 
 def feed_forward_row0(backend: Backend, w: PreparedLayer, base: LayerBase, dx: Tensor) -> Tensor:
@@ -31,9 +35,9 @@ def feed_forward_row0(backend: Backend, w: PreparedLayer, base: LayerBase, dx: T
     out = backend.operation("delta_feed_forward")(
         dx.unsqueeze(0),
         w.weights.wi,
-        w.packed_wi,
+        w.row0_wi,
         w.weights.wo,
-        w.packed_wo,
+        w.row0_wo,
         base.pre_gelu[:1],
         base.series[:1],
         *base.norm2.first,
@@ -56,7 +60,7 @@ def attention_output_row0(
 ) -> Tensor:
     """Context of row 0 through W_AO, residual and LayerNorm: [N, d] -> [N, d]."""
     return backend.operation("delta_linear_norm")(
-        dctx.unsqueeze(0), residual.unsqueeze(0), w.weights.wao, w.packed_wao, *base.norm1.first
+        dctx.unsqueeze(0), residual.unsqueeze(0), w.weights.wao, w.row0_wao, *base.norm1.first
     )[0]
 
 
@@ -71,7 +75,7 @@ def layer_from_all(backend: Backend, w: PreparedLayer, base: LayerBase, dx: Tens
 
 def layer_from_row0(backend: Backend, w: PreparedLayer, base: LayerBase, dx: Tensor) -> Tensor:
     """A layer whose input changed in row 0 alone: [N, d] -> [S, N, d]."""
-    dqkv = backend.operation("delta_linear")(dx, w.wqkv, w.packed_wqkv)
+    dqkv = backend.operation("delta_linear")(dx, w.wqkv, w.row0_wqkv)
     dx1 = backend.operation("delta_attention_low_rank")(
         dqkv,
         dx,
@@ -79,7 +83,7 @@ def layer_from_row0(backend: Backend, w: PreparedLayer, base: LayerBase, dx: Ten
         base.context_rows,
         base.value_row,
         w.weights.wao,
-        w.packed_wao_exact,
+        w.row0_wao,
         *base.norm1.rows,
     )
     return feed_forward(backend, w, base, dx1)
@@ -87,7 +91,7 @@ def layer_from_row0(backend: Backend, w: PreparedLayer, base: LayerBase, dx: Ten
 
 def last_layer_from_row0(backend: Backend, w: PreparedLayer, base: LayerBase, dx: Tensor) -> Tensor:
     """The last layer, read at row 0, after a change of row 0: [N, d] -> [N, d]."""
-    dqkv = backend.operation("delta_linear")(dx, w.wqkv, w.packed_wqkv)
+    dqkv = backend.operation("delta_linear")(dx, w.wqkv, w.row0_wqkv)
     dctx = backend.operation("delta_attention_row0")(dqkv, *base.attention)
     return feed_forward_row0(backend, w, base, attention_output_row0(backend, w, base, dctx, dx))
 
@@ -95,7 +99,7 @@ def last_layer_from_row0(backend: Backend, w: PreparedLayer, base: LayerBase, dx
 def last_layer_from_all(backend: Backend, w: PreparedLayer, base: LayerBase, dx: Tensor) -> Tensor:
     """The last layer, read at row 0, after a change of every row: [S, N, d] -> [N, d]."""
     row0 = dx[0]
-    dq0 = backend.operation("delta_linear")(row0, w.weights.wq, w.packed_wq)
+    dq0 = backend.operation("delta_linear")(row0, w.weights.wq, w.row0_wq)
     dctx = backend.operation("delta_attention_row0_dense")(
         dx, dq0, *base.attention, w.weights.wk, w.packed_wk_transposed, w.weights.wv, w.packed_wv_heads
     )
