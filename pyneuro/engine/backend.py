@@ -28,8 +28,8 @@ class Backend:
     name : "cpu" or "reference"
         Native kernels, or plain torch.
     precision : "fp32", "bf16" or "float64"
-        Of the differences. With bf16, operands of the large products are rounded and sums stay fp32; everything else
-        is fp32.
+        Of the differences. With bf16, operands of the large products over all rows are rounded and sums stay fp32;
+        everything else, row 0 included, is fp32.
     """
 
     name: str

@@ -46,7 +46,7 @@ class TileStore:
 
     Notes
     -----
-    Several processes may write different groups of one store. Let one of them open it first, the others with
+    ``search`` keeps other processes out; a caller of this class alone may have several write different groups. Let one of them open it first, the others with
     ``resume=True`` thereafter.
     """
 

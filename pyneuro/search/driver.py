@@ -185,7 +185,8 @@ class Sweep:
 
     @contextmanager
     def _saving(self) -> Iterator[_Dirty]:
-        """Finished tiles reach the disk within a second, and at the latest when the block is left, however it is
+        """Finished tiles reach the disk in about a second (later where saving itself takes long: SAVE_SHARE), and at
+        the latest when the block is left, however it is
         left."""
         dirty = _Dirty(self)
         try:
