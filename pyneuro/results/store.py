@@ -46,8 +46,8 @@ class TileStore:
 
     Notes
     -----
-    ``search`` keeps other processes out; a caller of this class alone may have several write different groups. Let one of them open it first, the others with
-    ``resume=True`` thereafter.
+    ``search`` keeps other processes out. Callers of this class alone may have several write different groups: let one
+    open the store first, the others with ``resume=True`` thereafter.
     """
 
     def __init__(self, folder: str | os.PathLike[str], settings: Mapping[str, Any], resume: bool) -> None:
