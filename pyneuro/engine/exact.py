@@ -1,13 +1,15 @@
-"""The exact engine: every neuron's patched run of one sample, as differences to its base run.
+"""The exact engine: patched runs of one sample, as differences to its base run.
 
 Layers below the patch are never touched. A row-0 change goes through one low-rank attention, dense layers, and a last
-layer read at row 0; a change of K or V starts dense. Padding does not exist: samples come one at a time, at their own
-length.
+layer read at row 0; a change of K or V starts dense. Candidates of several layers are carried together, the later ones
+joining on the way. Padding does not exist: samples come one at a time, at their own length.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -21,7 +23,44 @@ from pyneuro.engine.prepared import Prepared, prepare
 from pyneuro.errors import InputError
 from pyneuro.models.classifier import Classifier
 from pyneuro.models.weights import Encoding
-from pyneuro.sites import ModelShape
+from pyneuro.sites import MODULES, ModelShape
+
+ROW0_MODULES = ("Q", "AO", "I", "O")  # a patch of one changes row 0 of its layer's output and no other
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """N patches of single neurons at token 0."""
+
+    site: Tensor  # int64 [N], which of shape.groups()
+    index: Tensor  # int64 [N], neuron within the (layer, module); repetitions allowed
+    change: Tensor  # float64 [N], patched value - base value
+
+    @classmethod
+    def cat(cls, parts: Sequence[Candidates]) -> Candidates:
+        """All of them, in order."""
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("site", "index", "change")))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, chosen: Tensor) -> Candidates:
+        return Candidates(self.site[chosen], self.index[chosen], self.change[chosen])
+
+
+@dataclass(frozen=True, eq=False)
+class Moved:
+    """Changes of a layer's output by candidates: which ones, and dx [S, N, d], or [N, d] of row 0 alone."""
+
+    ids: Tensor  # int64 [N]
+    dx: Tensor
+
+    @classmethod
+    def join(cls, parts: Sequence[Moved]) -> Moved | None:
+        """Of all these candidates; None where there are none."""
+        if len(parts) < 2:
+            return parts[0] if parts else None
+        return cls(torch.cat([part.ids for part in parts]), torch.cat([part.dx for part in parts], dim=-2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +85,6 @@ class ExactEngine:
         """The base run of one sample, for ``delta_logits``."""
         return run_base(self.clf, encoding, self.backend.dtype, all_rows=all_rows)
 
-    @torch.no_grad()
     def delta_logits(
         self,
         base: BaseRun,
@@ -83,51 +121,111 @@ class ExactEngine:
         InputError
             Where a result is NaN or infinite: neuron and sample named.
         """
+        return self.patched(base, self.candidates(base, layer, module, index, z, convention, intervention), convention)
+
+    def candidates(
+        self,
+        base: BaseRun,
+        layer: int,
+        module: str,
+        index: Tensor,
+        z: Tensor | None,
+        convention: str = "linear",
+        intervention: Intervention | None = None,
+    ) -> Candidates:
+        """What ``delta_logits`` patches; the change is 0 where a neuron is replaced by its own value."""
         intervention = intervention or Intervention()
         values = base.layers[layer].sites[module, convention][0]
         a = values[index]
         change = intervention.change(a, z)
-        moved = change != 0
         if intervention.kind == "replace" and z is not None:
-            moved &= ~replaced_by_itself(a, z, float(values.square().mean().sqrt()))
-        out = torch.zeros(len(index), len(base.logits), dtype=torch.float64)
-        chosen = torch.nonzero(moved).flatten()
-        for part in chosen.split(self._chunk(base, layer, module)):
-            found = self._propagate(base, layer, module, convention, index[part], change[part].to(self.backend.dtype))
-            out[part] = found
+            change = change.masked_fill(replaced_by_itself(a, z, float(values.square().mean().sqrt())), 0.0)
+        return Candidates(torch.full_like(index, self._groups.index((layer, module))), index, change)
+
+    @torch.no_grad()
+    def patched(self, base: BaseRun, candidates: Candidates, convention: str = "linear") -> Tensor:
+        """Change of the logits, float64 [N, C], for candidates of any layers and modules. Raises InputError as
+        ``delta_logits``."""
+        out = torch.zeros(len(candidates), len(base.logits), dtype=torch.float64)
+        live = torch.nonzero(candidates.change).flatten()
+        live = live[candidates.site[live].argsort(stable=True)]
+        short = self._never_dense[candidates.site[live]]
+        for part, rows in ((live[~short], base.tokens), (live[short], 1)):
+            if len(part):
+                for ids in part.split(self.memory.candidates(self.shape, base.tokens, rows, self.backend)):
+                    out[ids] = self._logits(base, candidates[ids], convention)
         bad = ~torch.isfinite(out).all(-1)
         if bool(bad.any()):
             first = int(torch.nonzero(bad)[0])
+            layer, module = self._groups[int(candidates.site[first])]
             raise InputError(
-                f"patching L{layer}.{module}.{int(index[first])} of sample {base.id!r} by {float(change[first]):.3g} "
-                "gives a NaN or infinite output; check the replacement value"
+                f"patching L{layer}.{module}.{int(candidates.index[first])} of sample {base.id!r} by "
+                f"{float(candidates.change[first]):.3g} gives a NaN or infinite output; check the replacement value"
             )
         return out
 
-    def _chunk(self, base: BaseRun, layer: int, module: str) -> int:
-        row0_only = layer >= self.shape.layers - (1 if module in ("K", "V") else 2)
-        rows = 1 if row0_only else base.tokens
-        return self.memory.candidates(self.shape, base.tokens, rows, self.backend)
+    def carry(self, base: BaseRun, candidates: Candidates, convention: str, stop: int) -> tuple[Moved | None, ...]:
+        """Carry candidates of layers up to `stop` < L - 1 to the output of layer `stop`.
 
-    def _propagate(
-        self, base: BaseRun, layer: int, module: str, convention: str, index: Tensor, change: Tensor
-    ) -> Tensor:
-        backend, layers, last = self.backend, self.prepared.layers, self.shape.layers - 1
-        w, b = layers[layer], base.layers[layer]
-        if module in ("K", "V") and layer < last:
-            dx = entry.enter_all(backend, w, b, module, index, change)
-        else:
-            row0 = entry.enter_row0(backend, w, b, module, convention, index, change)
-            if layer == last:
-                return propagate.delta_logits(self.prepared.head, base, row0)
-            layer += 1
-            w, b = layers[layer], base.layers[layer]
-            if layer == last:
-                return propagate.delta_logits(
-                    self.prepared.head, base, propagate.last_layer_from_row0(backend, w, b, row0)
-                )
-            dx = propagate.layer_from_row0(backend, w, b, row0)
-        for number in range(layer + 1, last):
-            dx = propagate.layer_from_all(backend, layers[number], base.layers[number], dx)
-        row0 = propagate.last_layer_from_all(backend, layers[last], base.layers[last], dx)
-        return propagate.delta_logits(self.prepared.head, base, row0)
+        Returns
+        -------
+        dense, row0 : Moved or None
+            Of the candidates that changed every row [S, N, d], and of those that changed row 0 alone [N, d].
+        """
+        dense = row0 = None
+        for layer in range(self._groups[int(candidates.site.min())][0], stop + 1):
+            w, b = self.prepared.layers[layer], base.layers[layer]
+            moved = []
+            if dense is not None:
+                moved.append(Moved(dense.ids, propagate.layer_from_all(self.backend, w, b, dense.dx)))
+            if row0 is not None:
+                moved.append(Moved(row0.ids, propagate.layer_from_row0(self.backend, w, b, row0.dx)))
+            for module, ids, index, change in self._entering(candidates, layer, ("K", "V")):
+                moved.append(Moved(ids, entry.enter_all(self.backend, w, b, module, index, change)))
+            dense, row0 = Moved.join(moved), self._enter_row0(base, candidates, layer, ROW0_MODULES, convention)
+        return dense, row0
+
+    def _logits(self, base: BaseRun, candidates: Candidates, convention: str) -> Tensor:
+        last = self.shape.layers - 1
+        w, b = self.prepared.layers[last], base.layers[last]
+        dense, row0 = self.carry(base, candidates, convention, last - 1)
+        parts = []
+        if dense is not None:
+            parts.append(Moved(dense.ids, propagate.last_layer_from_all(self.backend, w, b, dense.dx)))
+        if row0 is not None:
+            parts.append(Moved(row0.ids, propagate.last_layer_from_row0(self.backend, w, b, row0.dx)))
+        if (entered := self._enter_row0(base, candidates, last, MODULES, convention)) is not None:
+            parts.append(entered)
+        moved = Moved.join(parts)
+        assert moved is not None
+        return propagate.delta_logits(self.prepared.head, base, moved.dx)[moved.ids.argsort()]
+
+    def _enter_row0(
+        self, base: BaseRun, candidates: Candidates, layer: int, modules: Sequence[str], convention: str
+    ) -> Moved | None:
+        w, b = self.prepared.layers[layer], base.layers[layer]
+        return Moved.join(
+            [
+                Moved(ids, entry.enter_row0(self.backend, w, b, module, convention, index, change))
+                for module, ids, index, change in self._entering(candidates, layer, modules)
+            ]
+        )
+
+    def _entering(
+        self, candidates: Candidates, layer: int, modules: Sequence[str]
+    ) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
+        """Candidates of a layer by module: (module, ids, index, change in the working dtype), none of them empty."""
+        for module in modules:
+            ids = torch.nonzero(candidates.site == self._groups.index((layer, module))).flatten()
+            if len(ids):
+                yield module, ids, candidates.index[ids], candidates.change[ids].to(self.backend.dtype)
+
+    @cached_property
+    def _groups(self) -> list[tuple[int, str]]:
+        return list(self.shape.groups())
+
+    @cached_property
+    def _never_dense(self) -> Tensor:
+        """bool, by site: whether a patch changes row 0 alone all the way."""
+        last = self.shape.layers - 1
+        return torch.tensor([layer >= (last if module in ("K", "V") else last - 1) for layer, module in self._groups])
