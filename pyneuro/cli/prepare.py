@@ -13,6 +13,7 @@ from typing import Any
 
 from pyneuro.cli.arguments import BUNDLED, EMBEDDED, EMBEDDED_PAIRS
 from pyneuro.data import Pairs, Roles, TreatmentSets, balanced_sample, embedded_pairs, read_pairs, treatment_sets
+from pyneuro.data.manifest import write_json
 from pyneuro.engine.values import Values
 from pyneuro.errors import InputError, ResumeError
 from pyneuro.models import Classifier, bundled_model, load
@@ -93,16 +94,26 @@ def choose_samples(pairs: Pairs, n: int | None, seed: int) -> Pairs:
     return balanced_sample(pairs, n, seed=seed)
 
 
+def treatment_beside(values: str) -> dict[str, Any] | None:
+    """The manifest of the treatment sets that ``pyneuro means`` left beside a values file; None where none can be
+    read."""
+    path = Path(values.removesuffix(".npz") + ".treatment.json")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) else None
+
+
 def check_apart(values: str, samples: Pairs) -> None:
     """Refuse to search on pairs that the values are means of, going by the manifest that ``pyneuro means`` left.
 
     Without a manifest nothing is known and nothing refused.
     """
-    path = Path(values.removesuffix(".npz") + ".treatment.json")
     try:
-        sets = json.loads(path.read_text(encoding="utf-8"))["sets"]
+        sets = (treatment_beside(values) or {})["sets"]
         averaged = {pair_id for made in sets.values() for pair_id in made["ids"]}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (LookupError, TypeError, AttributeError):
         return
     if both := [pair_id for pair_id in samples.ids if pair_id in averaged]:
         raise InputError(
@@ -117,7 +128,7 @@ class OutFolder:
     ``roles.json``
         Which pair had which role.
     ``treatment.json``
-        The treatment sets.
+        The treatment sets, as far as they are known.
     ``values.npz``
         The replacement values; a resumed search takes them from here.
     ``figures/``
@@ -142,14 +153,23 @@ class OutFolder:
     def figures(self) -> Path:
         return self.path / "figures"
 
-    def record(self, roles: Roles, sets: TreatmentSets | None, values: Values | None) -> None:
-        """Write what the search uses; what an earlier one used and this one does not goes."""
+    def record(
+        self, roles: Roles, sets: TreatmentSets | None, values: Values | None, values_file: str | None = None
+    ) -> None:
+        """Write what the search uses; what an earlier one used and this one does not goes.
+
+        Values that came from a file bring the manifest of their treatment sets with them, if it lies beside it.
+        """
         roles.save(self.path / "roles.json")
-        for part, path in ((sets, self.path / "treatment.json"), (values, self.values)):
-            if part is None:
-                path.unlink(missing_ok=True)
-            else:
-                part.save(path)
+        treatment = sets.manifest() if sets is not None else values_file and treatment_beside(values_file)
+        if treatment:
+            write_json(treatment, self.path / "treatment.json")
+        else:
+            (self.path / "treatment.json").unlink(missing_ok=True)
+        if values is not None:
+            values.save(self.values)
+        else:
+            self.values.unlink(missing_ok=True)
 
     def check_treatment(self, sets: TreatmentSets) -> None:
         """Refuse to go on with values of other treatment sets.

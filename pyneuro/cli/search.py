@@ -25,7 +25,6 @@ from pyneuro.cli.prepare import (
     say,
 )
 from pyneuro.data import Pairs, Roles, TreatmentSets, split_roles
-from pyneuro.effects import Response
 from pyneuro.engine.backend import choose_backend
 from pyneuro.engine.intervention import Intervention
 from pyneuro.engine.values import Values, mean_activations
@@ -33,6 +32,7 @@ from pyneuro.errors import InputError
 from pyneuro.models import Classifier
 from pyneuro.results import Result, save_figures, summary_text
 from pyneuro.search import search
+from pyneuro.search.request import Request, check_response
 from pyneuro.search.targets import resolve_sites
 
 
@@ -60,13 +60,14 @@ def run(args: argparse.Namespace) -> int:
     if args.k < 1:
         raise InputError(f"-k {args.k} prints nothing; pass 1 or more")
     needs_values = Intervention(args.intervention, args.strength).needs_values
+    given = None if args.values is None else Values.load(args.values)
     out = None if args.out is None else OutFolder(args.out, resume=args.resume)
     roles = split_roles(read_corpus(args), args.seed)
     samples = choose_samples(roles.nie, args.samples, args.seed)
     sets = cut_treatment_sets(args, roles.treatment) if needs_values and args.values is None else None
     clf = load_classifier(args)
     _check(args, clf)
-    values = _values(args, clf, roles, samples, sets, out)
+    values = _values(args, clf, roles, samples, sets, given, out)
     result = search(
         clf,
         samples,
@@ -108,11 +109,14 @@ def _check(args: argparse.Namespace, clf: Classifier) -> None:
     """What ``search`` will refuse, refused before the means are taken."""
     choose_backend(args.backend, args.precision)
     resolve_sites(site_names(args.sites), clf.shape)
-    Response(
-        args.response,
-        clf.target_index(args.target),
-        None if args.foil is None else clf.target_index(args.foil),
+    request = Request(
+        response=args.response,
+        target=args.target,
+        foil=args.foil,
+        probability_floor=args.probability_floor,
+        ci=args.ci,
     )
+    check_response(clf, request)
 
 
 def _values(
@@ -121,11 +125,12 @@ def _values(
     roles: Roles,
     samples: Pairs,
     sets: TreatmentSets | None,
+    given: Values | None,
     out: OutFolder | None,
 ) -> Values | None:
-    """Replacement values: from ``--values``, from the folder of a search that goes on, else means of the sets."""
-    if args.values is not None:
-        values: Values | None = Values.load(args.values)
+    """Replacement values: given by ``--values``, from the folder of a search that goes on, else means of the sets."""
+    if given is not None:
+        values: Values | None = given
         check_apart(args.values, samples)
     elif sets is None:
         values = None
@@ -137,5 +142,5 @@ def _values(
         say("\n".join(describe_sets(sets)))
         values = mean_activations(clf, sets, convention=args.convention)
     if out is not None and not out.going_on:
-        out.record(roles, sets, values)
+        out.record(roles, sets, values, args.values)
     return values

@@ -70,7 +70,7 @@ def check_request(
     intervention = _intervention(request)
     sites = resolve_sites(request.sites, clf.shape)
     groups = make_groups(sites, _values(clf, values, request, intervention, sites))
-    response = _response(clf, request)
+    response = check_response(clf, request)
     treatments = list(values.treatments) if values is not None else [intervention.kind]
     if CONTRAST in treatments:
         raise InputError(f"a treatment cannot be called {CONTRAST!r}, the name of the contrast; rename it")
@@ -140,7 +140,11 @@ def _values(
     return values
 
 
-def _response(clf: Classifier, request: Request) -> Response:
+def check_response(clf: Classifier, request: Request) -> Response:
+    """The response of a request, its target, foil, floor and coverage found good.
+
+    Raises InputError naming what is not.
+    """
     floor, target = request.probability_floor, clf.target_index(request.target)
     if floor is not None and not (is_number(floor) and 0 <= floor < 1):
         raise InputError(f"probability_floor = {floor!r}; pass a number in [0, 1), such as 0.01")

@@ -52,14 +52,20 @@ class SetGroup:
     def __len__(self) -> int:
         return len(self.sets)
 
-    @cached_property
+    @property
     def layer(self) -> int:
-        """The first patched layer."""
-        return min(s.groups()[0][0][0] for s in self.sets)
+        """The first patched layer: what lies below is not run again for any of the sets."""
+        return self._first[0]
 
     @property
     def module(self) -> str:
-        return "Q"
+        """The first patched module of that layer."""
+        return self._first[1]
+
+    @cached_property
+    def _first(self) -> tuple[int, str]:
+        shape = self.sets[0].shape
+        return min((s.groups()[0][0] for s in self.sets), key=lambda site: shape.offset(*site))
 
 
 def resolve_sites(sites: Sites, shape: ModelShape) -> NeuronSet | dict[str, NeuronSet]:

@@ -69,7 +69,12 @@ def test_values_may_come_from_a_file(run: Call, search: Call, model: Path, corpu
     assert search("--sites", "L1.I.*", "--out", tmp_path / "b", "--values", file).status == 0
     a, b = (pn.load_result(tmp_path / name).frame() for name in "ab")
     pd.testing.assert_frame_equal(a, b)
-    assert not (tmp_path / "b" / "treatment.json").exists()
+    kept = json.loads((tmp_path / "b" / "treatment.json").read_text())
+    assert kept == json.loads((tmp_path / "values.treatment.json").read_text())
+
+    (tmp_path / "values.treatment.json").unlink()
+    assert search("--sites", "L1.I.0", "--out", tmp_path / "c", "--values", file).status == 0
+    assert not (tmp_path / "c" / "treatment.json").exists()
 
 
 def test_an_intervention_without_values_needs_no_treatment_sets(search: Call, tmp_path: Path) -> None:
@@ -131,6 +136,38 @@ def test_input_that_cannot_be_used_is_named_in_one_line(search: Call, words: tup
     assert last.startswith("pyneuro: error: ")
     assert named in last
     assert found.out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--ci", 2), "ci = 2.0"),
+        (("--probability-floor", 3), "probability_floor = 3.0"),
+        (("--foil", "neutral"), "foil 'neutral'"),
+        (("--target", "maybe"), "no label 'maybe'"),
+    ],
+)
+def test_the_response_is_checked_before_the_means_are_taken(
+    search: Call, monkeypatch: pytest.MonkeyPatch, words: tuple[object, ...], named: str
+) -> None:
+    monkeypatch.setattr("pyneuro.cli.search.mean_activations", lambda *_, **__: pytest.fail("the means were taken"))
+    found = search(*words)
+    assert found.status == 2
+    assert named in found.err
+
+
+@pytest.mark.parametrize("content", [None, "no values"])
+def test_a_values_file_is_read_before_anything_else(
+    search: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None
+) -> None:
+    monkeypatch.setattr("pyneuro.cli.search.read_corpus", lambda _: pytest.fail("the corpus was read"))
+    file = tmp_path / "values.npz"
+    if content is not None:
+        file.write_text(content)
+    found = search("--values", file, "--out", tmp_path / "out")
+    assert found.status == 2
+    assert str(file) in found.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_data_and_folders_that_cannot_be_used_are_named(run: Call, model: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from pyneuro.engine.values import Values, mean_activations
 from pyneuro.results import load_result
 from pyneuro.search import search
+from pyneuro.search.targets import make_groups
 from pyneuro.sites import CONVENTIONS, MODULES, Neuron, NeuronSet
 from tests.search.conftest import FLOAT64
 from tests.search.oracle import Answer, Hooked, Patching, expected, random_values, samples, together
@@ -197,3 +198,9 @@ def test_sets_saved_and_loaded_are_the_same(tmp_path, clf, few):
     pd.testing.assert_frame_equal(again.frame(), result.frame())
     assert again.sets() == sets
     assert Neuron(1, "Q", 2) in again.sets()["one layer"]
+
+
+def test_a_group_of_sets_begins_at_the_first_site_of_any(clf):
+    names = {"late": ["L2.Q.0", "L2.O.1"], "first": ["L1.AO.3", "L2.K.0"], "later in the layer": ["L1.O.*"]}
+    (group,) = make_groups(sets_of(clf, names), None)
+    assert (group.layer, group.module) == (1, "AO")
