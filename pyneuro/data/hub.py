@@ -21,8 +21,15 @@ _DEFAULT_SPLITS = ("validation_matched", "validation")
 
 
 def looks_like_hub_id(source: str) -> bool:
-    """Whether a text could be ``name``, ``owner/name`` or either with ``:config``, and is not plainly a file's name."""
-    return _HUB_ID.fullmatch(source) is not None and format_of(Path(source))[0] is None and not source.endswith(".gz")
+    """Whether a text could be ``name``, ``owner/name`` or either with ``:config``, and is not plainly a file's name.
+
+    A file's name has a known suffix, or is in a folder that exists, or has any suffix and no folder.
+    """
+    match = _HUB_ID.fullmatch(source)
+    if match is None or format_of(Path(source))[0] is not None or source.endswith(".gz"):
+        return False
+    path = Path(match["id"])
+    return not (path.parent.is_dir() if "/" in match["id"] else path.suffix)
 
 
 def is_saved_dataset(path: Path) -> bool:

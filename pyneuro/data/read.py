@@ -31,7 +31,8 @@ def read_pairs(
         A file, its format told by the suffix: JSON lines (``.jsonl``, ``.ndjson``, ``.json``), TSV (``.tsv``, ``.txt``;
         quotes are literal, as in MNLI), CSV or Parquet, each gzipped or not; a folder that ``datasets.save_to_disk``
         wrote; or, when nothing of that name exists, a Hugging Face id: ``"nyu-mll/multi_nli"``,
-        ``"nyu-mll/glue:mnli"``.
+        ``"nyu-mll/glue:mnli"``. A text is no id but a missing file's path when its folder exists (``"nyu-mll/..."``
+        beside a folder ``nyu-mll``) or when it has a suffix and no folder (``"pairs.xyz"``).
     split : str, optional
         Of a Hugging Face dataset. By default ``validation_matched``, else ``validation``, else the only one.
     columns : mapping, optional
@@ -54,9 +55,9 @@ def read_pairs(
     Raises
     ------
     InputError
-        The source is not found or empty, a file is damaged or cut off, a line is malformed, a column is missing, a
-        label is not known, two rows have the same id, or every row was dropped. The message names ``file:line``
-        (``file:row n`` for Parquet and the hub), the value and the mend.
+        The source is no path, not found or empty, a file is damaged or cut off, a line is malformed, a column is
+        missing, a label is not known, two rows have the same id, or every row was dropped. The message names
+        ``file:line`` (``file:row n`` for Parquet and the hub), the value and the mend.
 
     Examples
     --------
@@ -112,7 +113,12 @@ def read_pairs(
 
 
 def _open_source(source: str | os.PathLike[str], split: str | None) -> Rows:
-    name = os.fspath(source)
+    name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
+    if not isinstance(name, str):
+        raise InputError(
+            f"source is {type(source).__name__}; pass the path of a file, or a Hugging Face id such as "
+            "'nyu-mll/multi_nli'"
+        )
     path = Path(name).expanduser()
     if path.is_dir():
         if is_saved_dataset(path):

@@ -54,6 +54,14 @@ def test_a_dataset_is_read_by_its_id(hub: Hub) -> None:
     assert pairs.source == "owner/corpus[validation]"
 
 
+@pytest.mark.parametrize("name", ["snli", "nyu-mll/multi_nli", "owner/name.v2", "owner.org/name"])
+def test_ids_go_to_the_hub(hub: Hub, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = hub(validation=dataset())
+    assert len(read_pairs(name)) == 3
+    assert asked == [(name, None)]
+
+
 def test_a_configuration_follows_a_colon(hub: Hub) -> None:
     asked = hub(validation=dataset())
     assert read_pairs("nyu-mll/glue:mnli").ids[0] == "mnli-validation-0"
@@ -130,7 +138,9 @@ def test_what_goes_wrong_at_the_hub_is_told_with_a_mend(hub: Hub, error: Excepti
 def test_names_of_files_are_never_looked_up(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     asked = hub(validation=dataset())
-    for name in ("dev.jsonl", "data/dev.csv.gz", "./corpus", "/no/such", "a b", "a/b/c", "dev.gz"):
+    (tmp_path / "here").mkdir()
+    suffixed = ("dev.jsonl", "data/dev.csv.gz", "dev.gz", "dev.xyz", "dev.v2:config")
+    for name in (*suffixed, "./corpus", "/no/such", "~/no-such", "a b", "a/b/c", "here/corpus", "here/corpus:config"):
         with pytest.raises(InputError, match="no file"):
             read_pairs(name)
     with pytest.raises(InputError, match="no file"):

@@ -298,6 +298,11 @@ class TestDamage:
         with pytest.raises(InputError, match=r"no file '.*'; check the path"):
             read_pairs(tmp_path / "no" / "such.jsonl")
 
+    @pytest.mark.parametrize("source", [None, 0, 1.5, True, b"pairs.jsonl", ["pairs.jsonl"]])
+    def test_what_is_no_path_is_named_by_its_type(self, source: Any) -> None:
+        with pytest.raises(InputError, match=f"source is {type(source).__name__}; pass the path of a file"):
+            read_pairs(source)
+
     def test_a_folder_lists_what_it_holds(self, tmp_path: Path) -> None:
         jsonl(tmp_path / "a.jsonl", ROWS)
         with pytest.raises(InputError, match=r"is a folder \(with a\.jsonl\); pass one of its files"):
