@@ -100,8 +100,8 @@ class Classifier:
         Raises
         ------
         InputError
-            For an empty or non-text premise or hypothesis, a pair longer than the model takes, or a token the model has
-            no embedding for. The pair's id is named.
+            For an empty or non-text premise or hypothesis, half a surrogate pair in one, a pair longer than the model
+            takes, or a token the model has no embedding for. The pair's id is named.
         """
         for field in ("premise", "hypothesis"):
             text = getattr(pair, field)
@@ -110,6 +110,13 @@ class Classifier:
                     f"pair {pair.id!r}: its {field} is {text!r}; both texts must be non-empty strings: drop the "
                     "pair or correct its source"
                 )
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise InputError(
+                    f"pair {pair.id!r}: its {field} holds half a surrogate pair, {text[error.start]!r} at character "
+                    f"{error.start}; clean the text with .encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
+                ) from error
         options = {} if self.max_length is None else {"truncation": True, "max_length": self.max_length}
         out = self.tokenizer(pair.premise, pair.hypothesis, verbose=False, **options)
         ids = torch.tensor(out["input_ids"], dtype=torch.int64)

@@ -40,6 +40,17 @@ def test_a_text_that_is_missing_is_refused_with_the_pairs_id(bundled, field, tex
         bundled.encode(replace(PAIRS[3], **{field: text}))
 
 
+@pytest.mark.parametrize("field", ["premise", "hypothesis"])
+def test_half_a_surrogate_pair_is_refused_with_a_mend_that_works(bundled, field):
+    text = "Dogs \ud83d\ude00 bark \ud800."
+    with pytest.raises(InputError, match=rf"'p3': its {field} holds half .*'\\ud83d' at character 5; clean") as caught:
+        bundled.encode(replace(PAIRS[3], **{field: text}))
+    mend = str(caught.value).partition("clean the text with ")[2]
+    mended = eval(f"text{mend}", {"text": text})
+    assert mended == "Dogs \N{GRINNING FACE} bark \N{REPLACEMENT CHARACTER}."
+    bundled.encode(replace(PAIRS[3], **{field: mended}))
+
+
 def test_a_pair_too_long_is_refused_with_id_length_limit_and_mend():
     clf = make_tiny(max_positions=16)
     with pytest.raises(InputError, match=r"'p5' has 24 tokens.*takes 16.*max_length=16"):
