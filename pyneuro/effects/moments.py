@@ -22,6 +22,16 @@ Float = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
 
 _EFFECT, _LOG, _DIFFERENCE = range(3)
+_UINT64 = 2**64 - 1
+
+
+def half_of(sample: int) -> int:
+    """Half of the samples, 0 or 1, that a sample number belongs to: the lowest bit of its SplitMix64 hash (Steele, Lea
+    & Flood 2014). It depends on the number alone, so that neither order nor tiling nor a resume moves a sample."""
+    z = (sample + 0x9E3779B97F4A7C15) & _UINT64
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _UINT64
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _UINT64
+    return (z ^ (z >> 31)) & 1
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,9 @@ class Moments:
     class_count : int64 [K, N]
     class_mean, class_m2 : float64 [K, N]
         Of the effect, by gold class.
+    half_count : int64 [2, N]
+    half_mean : float64 [2, N]
+        Of the effect, by half of the samples (``half_of``).
     """
 
     classes: tuple[str, ...]
@@ -62,6 +75,8 @@ class Moments:
     class_count: Int
     class_mean: Float
     class_m2: Float
+    half_count: Int
+    half_mean: Float
 
     @classmethod
     def zeros(cls, n: int, classes: Sequence[str] = LABELS) -> Moments:
@@ -85,6 +100,8 @@ class Moments:
             class_count=np.zeros((k, n), dtype=np.int64),
             class_mean=np.zeros((k, n)),
             class_m2=np.zeros((k, n)),
+            half_count=np.zeros((2, n), dtype=np.int64),
+            half_mean=np.zeros((2, n)),
         )
 
     def __len__(self) -> int:
@@ -101,7 +118,7 @@ class Moments:
         label : str or None
             Gold class; None counts overall only.
         sample : int
-            Number of the sample, kept for the extremes.
+            Number of the sample, kept for the extremes; decides the half it counts in.
 
         Raises
         ------
@@ -117,23 +134,20 @@ class Moments:
                 f"label {label!r} is not among the classes {', '.join(self.classes)}; "
                 "pass classes to Moments.zeros, or None as the label"
             )
-        effect = terms.effect
-        np.add(self.count, 1, out=self.count)
+        effect, half = terms.effect, half_of(sample)
+        scratch = np.empty((2, len(self)))
         with np.errstate(invalid="ignore", over="ignore"):
+            weight = _counted(self.count)
             for row, values in enumerate((effect, terms.log_ratio, terms.difference)):
-                _welford(self.count, self.mean[row], self.m2[row], values)
-            np.add(self.magnitude, np.abs(effect), out=self.magnitude)
-            np.add(self.base, terms.base, out=self.base)
+                _welford(weight, self.mean[row], self.m2[row], values, scratch)
             if label is not None:
                 k = self.classes.index(label)
-                np.add(self.class_count[k], 1, out=self.class_count[k])
-                _welford(self.class_count[k], self.class_mean[k], self.class_m2[k], effect)
-        lower = (effect < self.low) | ((effect == self.low) & (sample < self.low_sample))
-        higher = (effect > self.high) | ((effect == self.high) & (sample < self.high_sample))
-        np.copyto(self.low, effect, where=lower)
-        np.copyto(self.low_sample, sample, where=lower)
-        np.copyto(self.high, effect, where=higher)
-        np.copyto(self.high_sample, sample, where=higher)
+                _welford(_counted(self.class_count[k]), self.class_mean[k], self.class_m2[k], effect, scratch)
+            _running_mean(_counted(self.half_count[half]), self.half_mean[half], effect, scratch)
+            np.add(self.magnitude, np.abs(effect, out=scratch[0]), out=self.magnitude)
+            np.add(self.base, terms.base, out=self.base)
+        _extreme(effect, sample, effect <= self.low, self.low, self.low_sample)
+        _extreme(effect, sample, effect >= self.high, self.high, self.high_sample)
 
     def merge(self, other: Moments) -> Moments:
         """Moments of both sets of samples together, for the same neurons. Associative and commutative to rounding.
@@ -152,6 +166,7 @@ class Moments:
         class_count, class_mean, class_m2 = _pool(
             self.class_count, self.class_mean, self.class_m2, other.class_count, other.class_mean, other.class_m2
         )
+        half_count, half_mean = _pool_means(self.half_count, self.half_mean, other.half_count, other.half_mean)
         filled = other.count > 0
         lower = (other.low < self.low) | (filled & (other.low == self.low) & (other.low_sample < self.low_sample))
         higher = (other.high > self.high) | (
@@ -171,6 +186,8 @@ class Moments:
             class_count=class_count,
             class_mean=class_mean,
             class_m2=class_m2,
+            half_count=half_count,
+            half_mean=half_mean,
         )
 
     def slice(self, start: int, stop: int) -> Moments:
@@ -231,9 +248,10 @@ class Moments:
             ``nie, se, ci_low, ci_high`` of the effect; ``log_nie, log_se`` of the log-ratio; ``diff, diff_se`` of the
             difference; ``ratio_of_means`` = Σ difference / Σ base (nan for responses that are no ratio);
             ``min, max, min_sample, max_sample`` of the effect; ``largest_share`` = max |effect| / Σ |effect|, near 1
-            when a single sample makes the mean (nan when all are 0); ``n``; and ``nie_<class>, se_<class>, n_<class>``
-            for every class, a hyphen in its name written as an underscore. Standard errors and intervals are nan for
-            fewer than two samples, means for none.
+            when a single sample makes the mean (nan when all are 0); ``n``; ``nie_half_1, nie_half_2``, the mean effect
+            over two halves of the samples (``half_of``), nan for an empty half; and ``nie_<class>, se_<class>,
+            n_<class>`` for every class, a hyphen in its name written as an underscore. Standard errors and intervals
+            are nan for fewer than two samples, means for none.
         """
         if not 0.0 < ci < 1.0:
             raise InputError(f"ci = {ci} is not a coverage; pass a number between 0 and 1, such as 0.95")
@@ -260,6 +278,7 @@ class Moments:
             "max_sample": self.high_sample.copy(),
             "largest_share": np.where(seen & (self.magnitude > 0), share, np.nan),
             "n": self.count.copy(),
+            **{f"nie_half_{h + 1}": np.where(self.half_count[h] > 0, self.half_mean[h], np.nan) for h in range(2)},
         }
         class_se = _standard_error(self.class_count, self.class_m2)
         for k, name in enumerate(self.classes):
@@ -270,22 +289,51 @@ class Moments:
         return out
 
 
-def _welford(count: Int, mean: Float, m2: Float, values: Float) -> None:
-    """Add ``values`` [N] in place; ``count`` already includes them."""
-    deviation = values - mean
-    mean += deviation / count
-    m2 += deviation * (values - mean)
+def _counted(count: Int) -> Float:
+    """Count one sample more, in place; returns its weight in the mean."""
+    np.add(count, 1, out=count)
+    return np.reciprocal(count, dtype=np.float64)
+
+
+def _running_mean(weight: Float, mean: Float, values: Float, scratch: Float) -> None:
+    """Add ``values`` [N] to a mean in place; leaves their deviation and the mean's step in ``scratch`` [2, N]."""
+    deviation, step = scratch
+    np.subtract(values, mean, out=deviation)
+    np.multiply(deviation, weight, out=step)
+    np.add(mean, step, out=mean)
+
+
+def _welford(weight: Float, mean: Float, m2: Float, values: Float, scratch: Float) -> None:
+    """``_running_mean`` with the sum of squared deviations."""
+    _running_mean(weight, mean, values, scratch)
+    deviation, step = scratch
+    np.subtract(deviation, step, out=step)
+    np.multiply(deviation, step, out=step)
+    np.add(m2, step, out=m2)
+
+
+def _extreme(effect: Float, sample: int, reached: npt.NDArray[np.bool_], extreme: Float, where: Int) -> None:
+    """Move extremes that were reached or passed; among equals the smallest sample number stays."""
+    index = np.flatnonzero(reached)  # few once some samples have been seen
+    tied = effect[index] == extreme[index]
+    index = index[~tied | (where[index] < 0) | (sample < where[index])]
+    extreme[index] = effect[index]
+    where[index] = sample
+
+
+def _pool_means(n_a: Int, mean_a: Float, n_b: Int, mean_b: Float) -> tuple[Int, Float]:
+    n = n_a + n_b
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = mean_a + (mean_b - mean_a) * (n_b / np.maximum(n, 1))
+    # An empty side holds zeros, which are no estimate: take the other side as it is.
+    return n, np.where(n_a == 0, mean_b, np.where(n_b == 0, mean_a, mean))
 
 
 def _pool(n_a: Int, mean_a: Float, m2_a: Float, n_b: Int, mean_b: Float, m2_b: Float) -> tuple[Int, Float, Float]:
-    n = n_a + n_b
-    some = np.maximum(n, 1)
+    n, mean = _pool_means(n_a, mean_a, n_b, mean_b)
     with np.errstate(invalid="ignore", over="ignore"):
         gap = mean_b - mean_a
-        mean = mean_a + gap * (n_b / some)
-        m2 = m2_a + m2_b + gap * gap * (n_a * (n_b / some))
-        # An empty side holds zeros, which are no estimate: take the other side as it is.
-        mean = np.where(n_a == 0, mean_b, np.where(n_b == 0, mean_a, mean))
+        m2 = m2_a + m2_b + gap * gap * (n_a * (n_b / np.maximum(n, 1)))
         m2 = np.where(n_a == 0, m2_b, np.where(n_b == 0, m2_a, m2))
     return n, mean, m2
 

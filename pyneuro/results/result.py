@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import pandas as pd
 
 from pyneuro.effects import Moments
@@ -26,6 +27,10 @@ CONTRAST_FILE = "contrast.parquet"
 MANIFEST_FILE = "manifest.json"
 #: Accepted by ``Result.top`` in place of a treatment.
 CONTRAST = "contrast"
+#: Columns that every table has: what rankings, figures and the report read.
+REQUIRED = ("nie", "se", "ci_low", "ci_high", "log_nie", "diff", "ratio_of_means", "largest_share", "n")
+
+Columns = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,27 +78,54 @@ class Result:
             No treatment, no site, moments of another length, a contrast of fewer than two treatments, repeated set
             names, a manifest that JSON cannot hold.
         """
+        tables = {name: moments.summary(ci) for name, moments in treatments.items()}
+        return cls.from_columns(sites, tables, None if contrast is None else contrast.summary(ci), manifest, ci)
+
+    @classmethod
+    def from_columns(
+        cls,
+        sites: Sites,
+        tables: Mapping[str, Columns],
+        contrast: Columns | None,
+        manifest: Mapping[str, Any],
+        ci: float = 0.95,
+    ) -> Result:
+        """A result of columns that are computed already.
+
+        Parameters
+        ----------
+        sites : NeuronSet, or NeuronSets by name (a dict or pairs)
+            One row a neuron in flat order, or one row a named set patched jointly.
+        tables : dict of dicts of arrays [N]
+            Columns by treatment name, the same columns for every treatment: those in ``REQUIRED`` and any others.
+        contrast : dict of arrays [N] or None
+            Columns of the paired differences first - second treatment.
+        manifest : dict
+            JSON-able; versions and machine are added unless given.
+        ci : float
+            Coverage of the intervals in the columns.
+
+        Raises
+        ------
+        InputError
+            No treatment, no site, columns that are missing, of another length or not those of the other treatments, a
+            contrast of fewer than two treatments, repeated set names, a manifest that JSON cannot hold.
+        """
         described, kind, rows = describe(sites)
-        if not treatments:
-            raise InputError("treatments is empty; pass at least one, such as {'HOL': moments}")
-        if CONTRAST in treatments:
-            raise InputError(f"a treatment cannot be called {CONTRAST!r}, the name of the contrast; rename it")
-        if contrast is not None and len(treatments) < 2:
-            raise InputError(f"a contrast compares two treatments, {list(treatments)} is one; pass contrast=None")
-        for name, moments in [*treatments.items(), *([(CONTRAST, contrast)] if contrast is not None else [])]:
-            if len(moments) != len(rows):
-                raise InputError(f"moments of {name!r} describe {len(moments)} neurons but there are {len(rows)} sites")
+        _check_tables(tables, contrast, len(rows))
+        if not 0.0 < ci < 1.0:
+            raise InputError(f"ci = {ci} is not a coverage; pass a number between 0 and 1, such as 0.95")
         if reserved := {"result", "files"} & set(manifest):
             raise InputError(f"manifest entries {sorted(reserved)} are written by the result itself; rename them")
-        described |= {"format": FORMAT, "kind": kind, "treatments": list(treatments), "ci": ci}
+        described |= {"format": FORMAT, "kind": kind, "treatments": list(tables), "ci": ci}
         full = {**environment(), **manifest, "result": described}
         full = json.loads(to_json(full, "manifest entry"))
-        tables = [tabulate(rows, name, moments.summary(ci)) for name, moments in treatments.items()]
+        frames = [tabulate(rows, name, columns) for name, columns in tables.items()]
         paired = None
         if contrast is not None:
-            first, second = list(treatments)[:2]
-            paired = tabulate(rows, f"{first} - {second}", contrast.summary(ci))
-        return cls(full, pd.concat(tables, ignore_index=True), paired)
+            first, second = list(tables)[:2]
+            paired = tabulate(rows, f"{first} - {second}", contrast)
+        return cls(full, pd.concat(frames, ignore_index=True), paired)
 
     @property
     def kind(self) -> str:
@@ -124,9 +156,9 @@ class Result:
         """One row a site and treatment; a copy.
 
         Columns ``site layer module neuron treatment``, then those of ``Moments.summary``: ``nie se ci_low ci_high
-        log_nie log_se diff diff_se ratio_of_means min max min_sample max_sample largest_share n`` and, by gold class,
-        ``nie_<class> se_<class> n_<class>``. For sets, layer, module and neuron are missing and ``size`` counts the
-        neurons.
+        log_nie log_se diff diff_se ratio_of_means min max min_sample max_sample largest_share n``, means over two
+        halves of the samples ``nie_half_1 nie_half_2`` and, by gold class, ``nie_<class> se_<class> n_<class>``. For
+        sets, layer, module and neuron are missing and ``size`` counts the neurons.
         """
         return self._frame.copy()
 
@@ -207,6 +239,29 @@ class Result:
         count = len(self._frame) // max(len(self.treatments), 1)
         samples = int(self._frame["n"].max()) if len(self._frame) else 0
         return f"Result({count} {self.kind} x {', '.join(self.treatments)}, {samples} samples)"
+
+
+def _check_tables(tables: Mapping[str, Columns], contrast: Columns | None, rows: int) -> None:
+    if not tables:
+        raise InputError("treatments is empty; pass at least one, such as {'HOL': moments}")
+    if CONTRAST in tables:
+        raise InputError(f"a treatment cannot be called {CONTRAST!r}, the name of the contrast; rename it")
+    if contrast is not None and len(tables) < 2:
+        raise InputError(f"a contrast compares two treatments, {list(tables)} is one; pass contrast=None")
+    first = next(iter(tables))
+    for name, columns in tables.items():
+        if unlike := sorted(set(columns) ^ set(tables[first])):
+            raise InputError(f"{name!r} and {first!r} differ in the columns {', '.join(unlike)}; give both the same")
+    for name, columns in [*tables.items(), *([(CONTRAST, contrast)] if contrast is not None else [])]:
+        if missing := [column for column in REQUIRED if column not in columns]:
+            raise InputError(f"{name!r} lacks the columns {', '.join(missing)}; fill with nan what is not known")
+        if reserved := [column for column in columns if column in SITE_COLUMNS]:
+            raise InputError(f"columns {reserved} of {name!r} are written by the result itself; rename them")
+        for column, values in columns.items():
+            if len(values) != rows:
+                raise InputError(
+                    f"columns of {name!r} describe {len(values)} neurons ({column!r}) but there are {rows} sites"
+                )
 
 
 def load_result(folder: str | os.PathLike[str]) -> Result:

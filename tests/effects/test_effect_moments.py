@@ -14,6 +14,7 @@ from scipy import stats
 
 from pyneuro.data.pairs import LABELS
 from pyneuro.effects import Moments, Terms
+from pyneuro.effects.moments import half_of
 from pyneuro.errors import InputError
 
 Stream = list[tuple[Terms, str | None, int]]
@@ -79,6 +80,37 @@ def test_one_pass_equals_two_passes() -> None:
         assert got[f"n_{name}"].tolist() == [len(mine)] * 4
     assert got["n_non_entailment"].tolist() == [0] * 4
     assert np.isnan(got["nie_non_entailment"]).all()
+
+
+def test_halves_are_means_over_the_samples_of_each_hash() -> None:
+    samples = stream(40)
+    got = fed(samples).summary()
+    effect = np.array([terms.effect for terms, _, _ in samples])
+    half = np.array([half_of(sample) for _, _, sample in samples])
+    np.testing.assert_allclose(got["nie_half_1"], effect[half == 0].mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(got["nie_half_2"], effect[half == 1].mean(axis=0), rtol=1e-12)
+    one = fed(samples[:1]).summary()
+    assert np.isnan(one["nie_half_1"]).all() != np.isnan(one["nie_half_2"]).all()
+
+
+def test_halves_are_even_and_follow_no_pattern_of_the_numbers() -> None:
+    half = np.array([half_of(sample) for sample in range(30_000)])
+    for period in (2, 3, 4, 5):  # classes often come in turn
+        for phase in range(period):
+            assert abs(half[phase::period].mean() - 0.5) < 0.03
+    assert abs(np.corrcoef(half[:-1], half[1:])[0, 1]) < 0.03
+
+
+def test_the_hash_is_splitmix64() -> None:
+    # First outputs of the published generator with seed 0.
+    known = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+    steps = [0, 0x9E3779B97F4A7C15, 2 * 0x9E3779B97F4A7C15 % 2**64]
+    assert [half_of(step) for step in steps] == [value & 1 for value in known]
+
+
+def test_halves_do_not_depend_on_the_order_of_the_samples() -> None:
+    samples = stream(20)
+    assert_close(fed(samples), fed(samples[::-1]))
 
 
 @given(samples=st.integers(0, 12), cuts=st.lists(st.integers(0, 12), max_size=3), seed=st.integers(0, 99))

@@ -68,6 +68,36 @@ def test_the_statistics_are_those_of_the_moments() -> None:
     assert set(result.contrast()["treatment"]) == {"HOL - LOL"}
 
 
+def test_columns_of_any_other_method_make_a_result_too(tmp_path: Path) -> None:
+    neurons = NeuronSet.parse("L0.Q.*", SHAPE)
+    first, second, contrast = (m.summary() for m in moments(8))
+    tables = {"HOL": {**first, "screen": np.arange(8.0)}, "LOL": {**second, "screen": np.zeros(8)}}
+    result = Result.from_columns(neurons, tables, contrast, {}, ci=0.95)
+    assert result.top(1, "HOL", by="screen")["site"].tolist() == ["L0.Q.7"]
+    pd.testing.assert_frame_equal(load_result(result.save(tmp_path)).frame(), result.frame())
+    plain = Result.from_moments(neurons, dict(zip(("HOL", "LOL"), moments(8), strict=False)), None, {})
+    pd.testing.assert_frame_equal(plain.frame(), result.frame().drop(columns="screen"))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t: t["LOL"].pop("se"), "'LOL' and 'HOL' differ in the columns se; give both the same"),
+        (lambda t: [columns.pop("se") for columns in t.values()], "'HOL' lacks the columns se; fill with nan"),
+        (lambda t: [c.update(site=np.zeros(8)) for c in t.values()], r"columns \['site'\] of 'HOL' are written by"),
+        (
+            lambda t: t["HOL"].update(n=np.zeros(3)),
+            r"columns of 'HOL' describe 3 neurons \('n'\) but there are 8 sites",
+        ),
+    ],
+)
+def test_columns_that_make_no_table_are_refused(change: Callable[[dict], object], says: str) -> None:
+    tables = {name: m.summary() for name, m in zip(("HOL", "LOL"), moments(8), strict=False)}
+    change(tables)
+    with pytest.raises(InputError, match=says):
+        Result.from_columns(NeuronSet.parse("L0.Q.*", SHAPE), tables, None, {})
+
+
 def test_a_set_is_a_row_with_its_name_and_size_and_keeps_its_members() -> None:
     result = set_result()
     frame = result.frame()
