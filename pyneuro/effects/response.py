@@ -55,6 +55,10 @@ class Terms:
     def __len__(self) -> int:
         return len(self.effect)
 
+    def __getitem__(self, chosen: npt.NDArray[np.int64]) -> Terms:
+        """Of some of the neurons."""
+        return Terms(self.effect[chosen], self.log_ratio[chosen], self.difference[chosen], self.base)
+
     def __sub__(self, other: Terms) -> Terms:
         """Paired contrast of two treatments on the same sample: ``terms["HOL"] - terms["LOL"]``."""
         if len(self) != len(other) or self.base != other.base:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyneuro.errors import InputError
 from pyneuro.models.classifier import Classifier
-from pyneuro.models.weights import Encoding, LayerTrace, LayerWeights, head_forward, layer_forward
+from pyneuro.models.weights import Encoding, LayerTrace, LayerWeights, ModelWeights, head_forward, layer_forward
 from pyneuro.ops.reference import gelu_series
 from pyneuro.sites import MODULES
 
@@ -70,7 +70,14 @@ class BaseRun:
     logits: Tensor  # float64 [C]
 
 
-def run_base(clf: Classifier, encoding: Encoding, dtype: torch.dtype, *, all_rows: bool = False) -> BaseRun:
+def run_base(
+    clf: Classifier,
+    encoding: Encoding,
+    dtype: torch.dtype,
+    *,
+    all_rows: bool = False,
+    weights: ModelWeights | None = None,
+) -> BaseRun:
     """Run one sample and keep what differences need.
 
     Parameters
@@ -81,13 +88,15 @@ def run_base(clf: Classifier, encoding: Encoding, dtype: torch.dtype, *, all_row
         In which the base values are kept.
     all_rows : bool
         Keep site values of every token, not of token 0 alone (for patches elsewhere).
+    weights : ModelWeights, optional
+        The classifier's, in float64 already: converting them takes as long as the run itself.
 
     Raises
     ------
     InputError
         Where an activation is not finite: sample, layer and module named.
     """
-    weights = clf.adapter.weights(clf.model)  # in the model's own dtype; a layer at a time goes to float64
+    weights = weights or clf.adapter.weights(clf.model)  # a layer at a time goes to float64
     heads = weights.shape.heads
     x = clf.embed(encoding, torch.float64)
     _require_finite(x, encoding.id, "the embeddings")

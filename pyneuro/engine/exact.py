@@ -22,7 +22,7 @@ from pyneuro.engine.plan import Memory
 from pyneuro.engine.prepared import Prepared, prepare
 from pyneuro.errors import InputError
 from pyneuro.models.classifier import Classifier
-from pyneuro.models.weights import Encoding
+from pyneuro.models.weights import Encoding, ModelWeights
 from pyneuro.sites import MODULES, ModelShape
 
 ROW0_MODULES = ("Q", "AO", "I", "O")  # a patch of one changes row 0 of its layer's output and no other
@@ -81,9 +81,9 @@ class ExactEngine:
     def shape(self) -> ModelShape:
         return self.clf.shape
 
-    def begin(self, encoding: Encoding, *, all_rows: bool = False) -> BaseRun:
-        """The base run of one sample, for ``delta_logits``."""
-        return run_base(self.clf, encoding, self.backend.dtype, all_rows=all_rows)
+    def begin(self, encoding: Encoding, *, all_rows: bool = False, weights: ModelWeights | None = None) -> BaseRun:
+        """The base run of one sample, for ``delta_logits``; `weights` as ``run_base`` takes them."""
+        return run_base(self.clf, encoding, self.backend.dtype, all_rows=all_rows, weights=weights)
 
     def delta_logits(
         self,
@@ -140,29 +140,33 @@ class ExactEngine:
         change = intervention.change(a, z)
         if intervention.kind == "replace" and z is not None:
             change = change.masked_fill(replaced_by_itself(a, z, float(values.square().mean().sqrt())), 0.0)
-        return Candidates(torch.full_like(index, self._groups.index((layer, module))), index, change)
+        return Candidates(torch.full_like(index, self.groups.index((layer, module))), index, change)
 
     @torch.no_grad()
     def patched(self, base: BaseRun, candidates: Candidates, convention: str = "linear") -> Tensor:
         """Change of the logits, float64 [N, C], for candidates of any layers and modules. Raises InputError as
         ``delta_logits``."""
         out = torch.zeros(len(candidates), len(base.logits), dtype=torch.float64)
-        live = torch.nonzero(candidates.change).flatten()
-        live = live[candidates.site[live].argsort(stable=True)]
-        short = self._never_dense[candidates.site[live]]
-        for part, rows in ((live[~short], base.tokens), (live[short], 1)):
-            if len(part):
-                for ids in part.split(self.memory.candidates(self.shape, base.tokens, rows, self.backend)):
-                    out[ids] = self._logits(base, candidates[ids], convention)
+        for ids in self.chunks(base, candidates):
+            out[ids] = self._logits(base, candidates[ids], convention)
         bad = ~torch.isfinite(out).all(-1)
         if bool(bad.any()):
             first = int(torch.nonzero(bad)[0])
-            layer, module = self._groups[int(candidates.site[first])]
+            layer, module = self.groups[int(candidates.site[first])]
             raise InputError(
                 f"patching L{layer}.{module}.{int(candidates.index[first])} of sample {base.id!r} by "
                 f"{float(candidates.change[first]):.3g} gives a NaN or infinite output; check the replacement value"
             )
         return out
+
+    def chunks(self, base: BaseRun, candidates: Candidates) -> Iterator[Tensor]:
+        """Numbers of the candidates that move, in lists that fit the memory; layers that differ little together."""
+        live = torch.nonzero(candidates.change).flatten()
+        live = live[candidates.site[live].argsort(stable=True)]
+        short = self.never_dense[candidates.site[live]]
+        for part, rows in ((live[~short], base.tokens), (live[short], 1)):
+            if len(part):
+                yield from part.split(self.memory.candidates(self.shape, base.tokens, rows, self.backend))
 
     def carry(self, base: BaseRun, candidates: Candidates, convention: str, stop: int) -> tuple[Moved | None, ...]:
         """Carry candidates of layers up to `stop` < L - 1 to the output of layer `stop`.
@@ -173,7 +177,7 @@ class ExactEngine:
             Of the candidates that changed every row [S, N, d], and of those that changed row 0 alone [N, d].
         """
         dense = row0 = None
-        for layer in range(self._groups[int(candidates.site.min())][0], stop + 1):
+        for layer in range(self.groups[int(candidates.site.min())][0], stop + 1):
             w, b = self.prepared.layers[layer], base.layers[layer]
             moved = []
             if dense is not None:
@@ -216,16 +220,16 @@ class ExactEngine:
     ) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
         """Candidates of a layer by module: (module, ids, index, change in the working dtype), none of them empty."""
         for module in modules:
-            ids = torch.nonzero(candidates.site == self._groups.index((layer, module))).flatten()
+            ids = torch.nonzero(candidates.site == self.groups.index((layer, module))).flatten()
             if len(ids):
                 yield module, ids, candidates.index[ids], candidates.change[ids].to(self.backend.dtype)
 
     @cached_property
-    def _groups(self) -> list[tuple[int, str]]:
+    def groups(self) -> list[tuple[int, str]]:
         return list(self.shape.groups())
 
     @cached_property
-    def _never_dense(self) -> Tensor:
+    def never_dense(self) -> Tensor:
         """bool, by site: whether a patch changes row 0 alone all the way."""
         last = self.shape.layers - 1
-        return torch.tensor([layer >= (last if module in ("K", "V") else last - 1) for layer, module in self._groups])
+        return torch.tensor([layer >= (last if module in ("K", "V") else last - 1) for layer, module in self.groups])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from pyneuro.effects import Moments
 from pyneuro.engine.backend import Backend, choose_backend
 from pyneuro.engine.exact import ExactEngine
 from pyneuro.engine.intervention import Intervention
+from pyneuro.engine.linear import Depth
 from pyneuro.engine.plan import Memory
 from pyneuro.engine.values import Values
 from pyneuro.errors import InputError
@@ -20,6 +22,8 @@ from pyneuro.models.classifier import Classifier, PairLike
 from pyneuro.results import Result, TileStore, finished_result
 from pyneuro.results.files import exclusive, writable_folder
 from pyneuro.search.driver import Sweep
+from pyneuro.search.estimate.estimate import Budget, run_estimate
+from pyneuro.search.estimate.tolerance import Tolerance, ToleranceOf
 from pyneuro.search.evaluator import Evaluator
 from pyneuro.search.exact import ExactEvaluator
 from pyneuro.search.progress import Progress, duration
@@ -27,7 +31,7 @@ from pyneuro.search.request import Checked, Request, check_request, describe, is
 from pyneuro.search.targets import Sites
 from pyneuro.sites import NeuronSet
 
-METHODS = ("exact",)
+METHODS = ("exact", "estimate", "linear")
 
 
 def search(
@@ -49,6 +53,13 @@ def search(
     memory: int | None = None,
     probability_floor: float | None = None,
     ci: float = 0.95,
+    depth: Depth = "planned",
+    tolerance: float = 0.5,
+    tolerance_of: ToleranceOf = "sampling",
+    tolerance_top: int | None = None,
+    budget: int | None = None,
+    seconds: float | None = None,
+    seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool | None = None,
@@ -68,8 +79,10 @@ def search(
     values : Values, optional
         Replacement values by treatment, from ``mean_activations`` or ``Values.from_arrays``; needed by the
         interventions ``replace`` and ``add``, and refused by the others.
-    method : "exact"
-        Every (neuron, sample) pair by delta propagation.
+    method : "exact", "estimate" or "linear"
+        Every (neuron, sample) pair by delta propagation; or a prediction for every pair and exact effects of a random
+        few, which make the means unbiased and prove their errors (docs/estimate.md): columns ``design_se, design_low,
+        design_high`` say how far they may be from what "exact" would give; or the predictions alone.
     response : str
         "probability", "odds", "log_odds", "logit_difference", "kl" or "flip"; see ``pyneuro.effects.Response``.
     target, foil : str
@@ -95,6 +108,17 @@ def search(
         is at the mercy of tiny denominators.
     ci : float
         Coverage of the intervals.
+    depth : "planned", "inside" or int
+        Of "linear": where the adjoint takes over, see ``pyneuro.engine.linear.LinearEngine.delta_logits``.
+    tolerance, tolerance_of, tolerance_top
+        Of "estimate": when a neuron has had enough exact pairs, see ``pyneuro.search.estimate.tolerance.Tolerance``. By
+        default at half the standard error that the choice of texts leaves anyway.
+    budget : int, optional
+        Of "estimate": exact pairs at most. What was reached by then is the result.
+    seconds : float, optional
+        Of "estimate": time at most, about. What is reached depends on the machine.
+    seed : int
+        Of "estimate": of every draw.
     out : folder, optional
         Where partial results are kept while the search runs and the result is saved at its end. A finished result
         there is never overwritten.
@@ -136,10 +160,23 @@ def search(
         resume=resume,
         progress=progress,
     )
+    limits = Budget(Tolerance(tolerance, tolerance_of, tolerance_top), budget, seconds, seed)
     chosen = choose_backend(backend, precision)
-    budget = Memory(None if memory is None else int(memory))
-    how = {"method": method, "backend": chosen.name, "precision": chosen.precision}
-    return run_search(clf, pairs, values, request, lambda checked: _exact(clf, checked, chosen, budget), how)
+    room = Memory(None if memory is None else int(memory))
+    how: dict[str, Any] = {"method": method, "backend": chosen.name, "precision": chosen.precision}
+    if method == "exact":
+        return run_search(clf, pairs, values, request, lambda checked: _exact(clf, checked, chosen, room), how)
+    how |= {"depth": depth} if method == "linear" else asdict(limits)
+    return _finish(
+        clf,
+        pairs,
+        values,
+        request,
+        lambda checked, settings, store: run_estimate(
+            ExactEngine.create(clf, chosen, room), checked, settings, store, depth if method == "linear" else limits
+        ),
+        how,
+    )
 
 
 def _exact(clf: Classifier, checked: Checked, backend: Backend, memory: Memory) -> Evaluator:
@@ -165,15 +202,38 @@ def run_search(
     how : dict
         What computes, for the manifest; a search resumes only under the same.
     """
+    return _finish(
+        clf,
+        pairs,
+        values,
+        request,
+        lambda checked, settings, store: _run(checked, make_evaluator, settings, store),
+        how,
+    )
+
+
+def _finish(
+    clf: Classifier,
+    pairs: PairLike | Sequence[PairLike],
+    values: Values | None,
+    request: Request,
+    run: Callable[[Checked, dict[str, Any], TileStore | None], Result],
+    how: dict[str, Any],
+) -> Result:
+    """Check a request, run it in its folder, and save the result there."""
     checked = check_request(clf, pairs, values, request)
     settings = {**describe(checked, clf, values), **how}
     if request.out is None:
-        return _run(checked, make_evaluator, settings, None)
+        return run(checked, settings, None)
     out = writable_folder(request.out)
     with exclusive(out):
         if (found := finished_result(out, settings, request.ci, request.resume)) is not None:
             return found
-        return _run(checked, make_evaluator, settings, TileStore(out, settings, request.resume))
+        store = TileStore(out, settings, request.resume)
+        result = run(checked, settings, store)
+        result.save(store.folder)
+        store.clear()
+        return result
 
 
 def _run(
@@ -209,11 +269,7 @@ def _run(
         raise
     finally:
         progress.close()
-    result = _collect(sweep, checked, {"settings": settings, "ids": [e.id for e in checked.encodings]})
-    if store is not None:
-        result.save(store.folder)
-        store.clear()
-    return result
+    return _collect(sweep, checked, {"settings": settings, "ids": [e.id for e in checked.encodings]})
 
 
 def _announce(sweep: Sweep, sites: NeuronSet | dict[str, NeuronSet], restored: int) -> None:

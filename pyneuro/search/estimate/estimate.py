@@ -1,0 +1,345 @@
+"""``method="linear"`` and ``method="estimate"`` of ``search``: planning, rounds, and the result."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pyneuro.data.pairs import LABELS
+from pyneuro.engine.exact import ExactEngine
+from pyneuro.engine.linear import Depth, LinearEngine
+from pyneuro.errors import InputError
+from pyneuro.results import Result, TileStore
+from pyneuro.search.estimate.corrections import DesignError
+from pyneuro.search.estimate.predictor import Predictor
+from pyneuro.search.estimate.sweep import FEWEST_VISITED, TwoPhaseSweep
+from pyneuro.search.estimate.tolerance import Tolerance
+from pyneuro.search.evaluator import Float
+from pyneuro.search.progress import Progress
+from pyneuro.search.request import Checked
+from pyneuro.search.targets import Group
+from pyneuro.sites import NeuronSet
+
+FIRST_PAIRS = 3.0  # expected of every neuron in the first round
+GROWTH = 4.0  # a round multiplies what is known of a neuron by this at most
+MARGIN = 1.1  # sampled beyond what the variance so far asks for
+MOST_ROUNDS = 12
+EXACT_SHARE = 0.25  # of the samples: a neuron that needs more is evaluated on all
+FEWEST_SAMPLES = 8  # of which a random few tell anything
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Where phase 2 ends at the latest.
+
+    Parameters
+    ----------
+    tolerance : Tolerance
+    pairs : int, optional
+        (neuron, sample) pairs evaluated exactly, all treatments of a pair together.
+    seconds : float, optional
+        Of both phases. An answer under a time limit is not reproducible to the digit.
+    seed : int
+        Of every draw.
+    """
+
+    tolerance: Tolerance
+    pairs: int | None = None
+    seconds: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.pairs is not None and (
+            isinstance(self.pairs, bool) or not isinstance(self.pairs, int) or self.pairs < 1
+        ):
+            raise InputError(f"budget = {self.pairs!r} pairs; pass a positive number, or None for no limit")
+        if self.seconds is not None and not 0 < self.seconds < np.inf:
+            raise InputError(f"seconds = {self.seconds!r}; pass a positive number, or None for no limit")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+            raise InputError(f"seed = {self.seed!r}; pass a whole number from 0")
+
+
+def run_estimate(
+    engine: ExactEngine, checked: Checked, settings: dict[str, Any], store: TileStore | None, how: Budget | Depth
+) -> Result:
+    """An estimate within a budget; or predictions alone, by where their adjoint takes over.
+
+    Raises InputError for sets, for patches at other tokens than [CLS], for too few samples, and where no sample is
+    above the probability floor.
+    """
+    sites = checked.sites
+    if not isinstance(sites, NeuronSet):
+        raise InputError("sites is a mapping of named sets and estimates are of single neurons; use method='exact'")
+    if checked.request.token != 0:
+        raise InputError(f"estimates patch token 0 ([CLS]), not {checked.request.token!r}; use method='exact'")
+    engine.memory.candidates(
+        engine.shape, max(map(len, checked.encodings)), max(map(len, checked.encodings)), engine.backend
+    )
+    progress = Progress(sys.stderr.isatty() if checked.request.progress is None else checked.request.progress)
+    budget = how if isinstance(how, Budget) else None
+    depth: Depth = "inside" if isinstance(how, Budget) else how
+    sweep = _make_sweep(engine, checked, depth, 0 if budget is None else budget.seed, store, progress)
+    progress.say(
+        f"plan: predict {len(sites):,} neurons x {len(checked.encodings):,} samples x "
+        f"{len(checked.treatments)} treatments" + ("" if budget is None else ", then exact effects of a random few")
+    )
+    try:
+        run = {"forward_equivalents": _linear(sweep)} if budget is None else _estimate(sweep, checked, budget)
+    except KeyboardInterrupt:
+        progress.close()
+        if store is not None:
+            progress.say(
+                f"stopped; what is done is kept in {store.folder}: run again with resume=True (--resume) to go on"
+            )
+        raise
+    finally:
+        progress.close()
+    tables = tabulate(sweep, checked)
+    names = list(checked.treatments)
+    run |= {
+        "seconds": sweep.seconds,
+        "threads": torch.get_num_threads(),
+        "left_out_below_floor": [sweep.encodings[i].id for i in sweep.one.left_out],
+    }
+    manifest = {"settings": settings, "ids": [e.id for e in checked.encodings], "run": run}
+    contrast = tables[-1] if len(tables) > len(names) else None
+    return Result.from_columns(sites, dict(zip(names, tables, strict=False)), contrast, manifest, checked.request.ci)
+
+
+def _make_sweep(
+    engine: ExactEngine, checked: Checked, depth: Depth, seed: int, store: TileStore | None, progress: Progress
+) -> TwoPhaseSweep:
+    groups = [g for g in checked.groups if isinstance(g, Group)]
+    predictor = Predictor(
+        LinearEngine.create(engine),
+        groups,
+        checked.request.convention,
+        checked.intervention,
+        checked.response,
+        [depth] * len(groups),
+    )
+    columns = len(checked.treatments) + (len(checked.treatments) >= 2)
+    floor = checked.request.probability_floor
+    return TwoPhaseSweep(predictor, checked.encodings, columns, checked.response, floor, seed, store, progress)
+
+
+def _linear(sweep: TwoPhaseSweep) -> float:
+    _predict(sweep)
+    return forward_equivalents(sweep)
+
+
+def _estimate(sweep: TwoPhaseSweep, checked: Checked, budget: Budget) -> dict[str, Any]:
+    """Both phases. Returns what goes into the manifest.
+
+    Raises InputError for too few samples; a tolerance that the budget does not reach is no error.
+    """
+    if len(checked.encodings) < FEWEST_SAMPLES:
+        raise InputError(
+            f"{len(checked.encodings)} samples are too few to estimate from a part of them; pass at least "
+            f"{FEWEST_SAMPLES}, or use method='exact'"
+        )
+    clock = _Clock(budget.seconds)
+    _predict(sweep)
+    clock.predicted(sweep)
+    ended = "tolerance met"
+    while True:
+        if sweep.two.done == 0:
+            error = sweep.design_error()
+            met = tolerance_met(sweep, error, budget.tolerance, checked.request.ci)
+            if met.all():
+                break
+            if sweep.two.round == MOST_ROUNDS:
+                ended = f"{MOST_ROUNDS} rounds"
+                break
+            round_ = _next_round(sweep, error, budget.tolerance, met, checked.request.ci)
+            most = min(clock.pairs_left(sweep), _pairs_left(sweep, budget))
+            if most < 1:
+                ended = "budget spent"
+                break
+            round_.within(most, len(sweep.kept)).begin(sweep)
+        clock.round(sweep, _round)
+    two = sweep.two
+    return {
+        "ended": ended,
+        "rounds": two.round,
+        "exact_pairs": int(two.corrections.taken.sum()),
+        "neurons_on_every_sample": int(two.exact.sum()),
+        "tolerance_met": float(met.mean()),
+        "forward_equivalents": forward_equivalents(sweep),
+    }
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What to evaluate next: expected pairs of each neuron [N], and neurons to evaluate on every sample [N]."""
+
+    expected: Float
+    everywhere: npt.NDArray[np.bool_]
+
+    def within(self, pairs: float, samples: int) -> _Round:
+        """As much of it as so many pairs allow: all neurons alike, those on every sample last."""
+        sampled = self.expected.sum()
+        if sampled + samples * self.everywhere.sum() <= pairs:
+            return self
+        left = max(pairs - sampled, 0.0) // samples
+        return _Round(
+            self.expected * min(1.0, pairs / max(sampled, 1.0)), self.everywhere & (np.cumsum(self.everywhere) <= left)
+        )
+
+    def begin(self, sweep: TwoPhaseSweep) -> None:
+        two = sweep.two
+        two.exact |= self.everywhere
+        two.corrections.restart(self.everywhere)
+        two.expected = np.where(self.everywhere, 1.0, self.expected)
+
+
+@dataclass
+class _Clock:
+    """Time left, in pairs."""
+
+    limit: float | None
+    started: float = field(default_factory=time.monotonic)
+    a_sample: float = 0.0
+    a_pair: float = 0.0
+
+    def predicted(self, sweep: TwoPhaseSweep) -> None:
+        self.a_sample = (time.monotonic() - self.started) / len(sweep.encodings)
+
+    def round(self, sweep: TwoPhaseSweep, run: Callable[[TwoPhaseSweep], int]) -> None:
+        before, started = sweep.pairs, time.monotonic()
+        visited = run(sweep)
+        spent = time.monotonic() - started - visited * self.a_sample
+        self.a_pair = max(spent / max(sweep.pairs - before, 1), 0.0)
+
+    def pairs_left(self, sweep: TwoPhaseSweep) -> float:
+        """Pairs that the time left allows. Before the first round a pair's time is not known: whatever fits."""
+        if self.limit is None:
+            return np.inf
+        left = self.limit - (time.monotonic() - self.started) - min(FEWEST_VISITED, len(sweep.kept)) * self.a_sample
+        if left <= 0:
+            return 0.0
+        return left / self.a_pair if self.a_pair else np.inf
+
+
+def _pairs_left(sweep: TwoPhaseSweep, budget: Budget) -> float:
+    return np.inf if budget.pairs is None else float(budget.pairs - sweep.two.corrections.taken.sum())
+
+
+def _predict(sweep: TwoPhaseSweep) -> None:
+    total = sum(map(len, sweep.encodings))
+    sweep.progress.start(total, sum(map(len, sweep.encodings[: sweep.one.done])))
+    sweep.predict()
+    sweep.progress.close()
+    if not sweep.kept:
+        raise InputError(
+            f"no sample reaches probability_floor = {sweep.probability_floor}; choose a lower one, or samples whose "
+            "base probability of the target is higher"
+        )
+
+
+def _round(sweep: TwoPhaseSweep) -> int:
+    """Runs the round that is planned; returns the number of samples visited."""
+    visited, two = sweep.samples_of_round(), sweep.two
+    on_all = int((two.exact & (two.expected > 0)).sum())
+    sweep.progress.say(
+        f"round {two.round + 1}: about {two.expected[~two.exact].sum():,.0f} exact pairs on {len(visited):,} samples"
+        + (f", {on_all:,} neurons on all" if on_all else "")
+    )
+    sweep.progress.start(sum(len(sweep.encodings[i]) for i in visited), 0)
+    sweep.sample_round()
+    sweep.progress.close()
+    return len(visited)
+
+
+def _next_round(
+    sweep: TwoPhaseSweep, error: DesignError, tolerance: Tolerance, met: npt.NDArray[np.bool_], ci: float
+) -> _Round:
+    """A few pairs of every neuron first; then what the variance so far asks for, or every sample where that is not
+    much more."""
+    two, weight = sweep.two, sweep.two.corrections.weight
+    if two.round == 0:
+        expected = np.where(sweep.one.size > 0, FIRST_PAIRS, 0.0)
+        return _Round(expected, np.zeros(len(expected), dtype=bool))
+    target = tolerance.target(corrected(sweep, 0), sampling_errors(sweep), ci)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        needed = np.nan_to_num(MARGIN * (error.unit / np.square(target)).max(0), nan=np.inf)
+    open_ = ~met.all(0) & ~two.exact
+    everywhere = open_ & ((needed > EXACT_SHARE * len(sweep.kept)) | error.surprising.any(0))
+    more = np.clip(needed - weight, 1.0, GROWTH * np.maximum(weight, FIRST_PAIRS))
+    return _Round(np.where(open_ & ~everywhere, more, 0.0), everywhere)
+
+
+def tolerance_met(sweep: TwoPhaseSweep, error: DesignError, tolerance: Tolerance, ci: float) -> npt.NDArray[np.bool_]:
+    """Whether each estimate is good enough, [J, N]."""
+    target = tolerance.target(corrected(sweep, 0), sampling_errors(sweep), ci)
+    return np.nan_to_num(error.se, nan=np.inf) <= target
+
+
+def corrected(sweep: TwoPhaseSweep, quantity: int) -> Float:
+    """Estimated means [J, N]: 0 the effect, 1 the log-ratio, 2 the difference."""
+    c = sweep.two.corrections
+    return np.stack([m.mean[quantity] + c.mean(t[quantity]) for m, t in zip(sweep.one.moments, c.total, strict=True)])
+
+
+def sampling_errors(sweep: TwoPhaseSweep) -> Float:
+    """Standard errors of the means over texts, [J, N]: predictions' variance, corrected as far as it may be."""
+    out = []
+    c = sweep.two.corrections
+    for moments, square, nie in zip(sweep.one.moments, c.square, corrected(sweep, 0), strict=True):
+        n = np.maximum(moments.count, 1)
+        predicted = moments.m2[0] / n
+        shifted = predicted + c.mean(square) - (np.square(nie) - np.square(moments.mean[0]))
+        variance = np.where(sweep.two.exact, shifted, np.clip(shifted, predicted / 4, predicted * 4))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            out.append(np.where(n > 1, np.sqrt(np.maximum(variance, 0.0) / (n - 1)), np.nan))
+    return np.stack(out)
+
+
+def forward_equivalents(sweep: TwoPhaseSweep) -> float:
+    """Rough cost of a sample's predictions: one forward and G backward passes of two forwards each."""
+    classes = len(sweep.predictor.engine.exact.clf.label_index)
+    return len(sweep.encodings) * (1.0 + 2.0 * (classes - 1))
+
+
+def tabulate(sweep: TwoPhaseSweep, checked: Checked) -> list[dict[str, np.ndarray]]:
+    """Columns by treatment (and contrast)."""
+    ci = checked.request.ci
+    error = sweep.design_error()
+    half = error.half_width(ci)
+    nie, log, diff = (corrected(sweep, k) for k in range(3))
+    sampling = sampling_errors(sweep)
+    c = sweep.two.corrections
+    tables = []
+    for j, moments in enumerate(sweep.one.moments):
+        table = moments.summary(ci)
+        n = moments.count
+        se = np.sqrt(np.square(sampling[j]) + np.square(error.se[j]))
+        spread = np.divide(table["ci_high"] - table["nie"], table["se"], out=np.ones(len(n)), where=table["se"] > 0)
+        table |= {"nie": nie[j], "se": se, "ci_low": nie[j] - spread * se, "ci_high": nie[j] + spread * se}
+        ratio = table["ratio_of_means"] * np.divide(
+            diff[j], table["diff"], out=np.ones(len(n)), where=table["diff"] != 0
+        )
+        table |= {"log_nie": log[j], "diff": diff[j], "ratio_of_means": ratio}
+        for k, label in enumerate(LABELS):
+            name = f"nie_{label.replace('-', '_')}"
+            share = np.divide(n, moments.class_count[k], out=np.zeros(len(n)), where=moments.class_count[k] > 0)
+            table[name] = table[name] + share * c.mean(c.class_total[j, k])
+        effect = moments.m2[0] / np.maximum(n, 1) + np.square(moments.mean[0])
+        left_out = np.maximum(c.mean(c.residual[j]), 0.0)
+        table |= {
+            "design_se": error.se[j],
+            "design_low": nie[j] - np.where(error.se[j] > 0, half[j], error.se[j]),
+            "design_high": nie[j] + np.where(error.se[j] > 0, half[j], error.se[j]),
+            "exact_pairs": c.taken.copy(),
+            "nonlinearity": np.sqrt(np.divide(left_out, effect, out=np.zeros(len(n)), where=effect > 0)),
+            "surprising": error.surprising[j],
+        }
+        tables.append(table)
+    return tables

@@ -1,0 +1,145 @@
+"""All neurons of a search on one sample at once: predicted effects, and exact ones of those that are picked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pyneuro.effects import Response, Terms
+from pyneuro.engine.exact import Candidates
+from pyneuro.engine.intervention import Intervention
+from pyneuro.engine.linear import Depth, LinearEngine, LinearRun
+from pyneuro.models.weights import Encoding
+from pyneuro.search.evaluator import Float
+from pyneuro.search.targets import Group
+
+Int = npt.NDArray[np.int64]
+STEP = 1e-3  # of a logit, for the response's sensitivity
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Of N neurons and T treatments on one sample."""
+
+    run: LinearRun
+    candidates: Sequence[Candidates]  # by group, the treatments one after the other
+    terms: Sequence[Terms]  # by treatment, [N]; two or more are followed by their contrast, first - second
+    size: Float  # [N]  of what the prediction leaves out, up to a factor of each neuron's own
+    first_order: Float  # [2, N]  predicted change of the logits, and what bounds it; their ratio scales the size
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """Predictions by the linear engine, exact effects by the one beside it.
+
+    Parameters
+    ----------
+    depths : by group, where the adjoint takes over
+    """
+
+    engine: LinearEngine
+    groups: Sequence[Group]
+    convention: str
+    intervention: Intervention
+    response: Response
+    depths: Sequence[Depth]
+
+    @property
+    def neurons(self) -> int:
+        return sum(map(len, self.groups))
+
+    @property
+    def offsets(self) -> Int:
+        """Where each group begins among the neurons, and their number: [groups + 1]."""
+        return np.cumsum([0, *map(len, self.groups)])
+
+    def predict(self, encoding: Encoding) -> Prediction:
+        """Effects of every neuron to first order.
+
+        What is left out is of second order in the change: size = sensitivity of the response × strength of the adjoint
+        × change², summed over treatments.
+        """
+        run = self.engine.begin(encoding)
+        logits = run.base.logits.numpy()
+        candidates = [self._candidates(run, group) for group in self.groups]
+        delta = np.concatenate(
+            [
+                self._by_treatment(self.engine.delta_logits(run, c, self.convention, depth))
+                for c, depth in zip(candidates, self.depths, strict=True)
+            ],
+            axis=1,
+        )
+        strength = np.concatenate([np.full(len(g), self.engine.strength(run, g.layer, g.module)) for g in self.groups])
+        change = np.concatenate(
+            [c.change.view(-1, len(g)).numpy() for c, g in zip(candidates, self.groups, strict=True)], axis=1
+        )
+        terms = with_contrast([self.response.terms(logits, d) for d in delta])
+        sensitivity = self._sensitivity(logits)
+        if self.response.is_ratio:
+            sensitivity = sensitivity * (1 + np.abs([t.effect for t in terms]).max(0))
+        size = sensitivity * strength * np.square(change).sum(0)
+        size[self._exact_neurons()] = 0.0
+        reached = sensitivity * np.ptp(delta, axis=-1).sum(0)
+        return Prediction(
+            run, candidates, terms, size, np.stack([reached, sensitivity * strength * np.abs(change).sum(0)])
+        )
+
+    def exact(self, prediction: Prediction, picked: Int) -> list[Terms]:
+        """Exact effects of some neurons, by treatment (and contrast): [len(picked)] each."""
+        group_of = np.searchsorted(self.offsets, picked, side="right") - 1
+        parts, columns = [], []
+        for g in np.unique(group_of):
+            where = np.flatnonzero(group_of == g)
+            size, treatments = len(self.groups[g]), len(prediction.candidates[g]) // len(self.groups[g])
+            inside = picked[where] - self.offsets[g]
+            parts.append(
+                prediction.candidates[g][torch.from_numpy((inside + size * np.arange(treatments)[:, None]).ravel())]
+            )
+            columns.append(np.tile(where, treatments) + len(picked) * np.repeat(np.arange(treatments), len(where)))
+        base = prediction.run.base
+        found = self.engine.exact.patched(base, Candidates.cat(parts), self.convention).numpy()
+        delta = np.empty_like(found)
+        delta[np.concatenate(columns)] = found
+        delta = delta.reshape(-1, len(picked), found.shape[-1])
+        return with_contrast([self.response.terms(base.logits.numpy(), d) for d in delta])
+
+    def _candidates(self, run: LinearRun, group: Group) -> Candidates:
+        treatments = 1 if group.z is None else len(group.z)
+        index = torch.from_numpy(np.tile(group.index, treatments))
+        z = None if group.z is None else torch.from_numpy(np.ascontiguousarray(group.z)).flatten()
+        return self.engine.exact.candidates(
+            run.base, group.layer, group.module, index, z, self.convention, self.intervention
+        )
+
+    def _by_treatment(self, delta: Tensor) -> Float:
+        treatments = 1 if self.groups[0].z is None else len(self.groups[0].z)
+        found: Float = delta.view(treatments, -1, delta.shape[-1]).numpy()
+        return found
+
+    def _sensitivity(self, logits: Float) -> float:
+        """Largest change of the response a unit of one logit makes; 1 for a response that jumps."""
+        moved = self.response.terms(logits, STEP * np.eye(len(logits))).effect
+        return float(np.abs(moved).max()) / STEP or 1.0
+
+    def _exact_neurons(self) -> npt.NDArray[np.bool_]:
+        exact = [self.is_exact(g, d) for g, d in zip(self.groups, self.depths, strict=True)]
+        return np.repeat(exact, [len(g) for g in self.groups])
+
+    def is_exact(self, group: Group, depth: Depth) -> bool:
+        """Whether nothing is left out."""
+        exact = self.engine.exact
+        if depth == "inside":
+            return False
+        if depth == "planned":
+            return bool(exact.never_dense[exact.groups.index((group.layer, group.module))])
+        return group.layer + depth >= exact.shape.layers - 1
+
+
+def with_contrast(terms: list[Terms]) -> list[Terms]:
+    """The treatments' terms, and the contrast of the first two after them where there are as many."""
+    return [*terms, terms[0] - terms[1]] if len(terms) >= 2 else terms

@@ -1,0 +1,222 @@
+"""The two phases of an estimate: predictions for every pair, then rounds of exact effects for a random few.
+
+Every draw comes from a counter-based generator keyed on (seed, round, sample), so the answer depends on neither
+chunking, threads nor where a stopped search went on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise, starmap
+
+import numpy as np
+import numpy.typing as npt
+
+from pyneuro.effects import Moments, Response
+from pyneuro.models.weights import Encoding
+from pyneuro.results import TileStore
+from pyneuro.search.estimate.corrections import Corrections, DesignError
+from pyneuro.search.estimate.predictor import Prediction, Predictor
+from pyneuro.search.evaluator import Float
+from pyneuro.search.progress import Progress
+
+Int = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+DEFENSIVE = 0.2  # of the mean size, added to every size: a size that is wrongly small must not make a weight huge
+FEWEST_VISITED = 64  # samples of a round
+SAMPLES_PER_PAIR = 8  # visited at least, for every pair expected of a neuron: keeps π below the share visited
+SAVE_SECONDS, SAVE_SHARE = 5.0, 0.05
+
+
+@dataclass
+class PhaseOne:
+    """What predictions add up to."""
+
+    moments: list[Moments]  # by treatment, and of the contrast
+    size: Float  # [N]
+    first_order: Float  # [2, N]
+    left_out: list[int] = field(default_factory=list)  # samples below the probability floor
+    done: int = 0
+
+    @classmethod
+    def fresh(cls, neurons: int, treatments: int) -> PhaseOne:
+        return cls([Moments.zeros(neurons) for _ in range(treatments)], np.zeros(neurons), np.zeros((2, neurons)))
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        arrays = {f"{j}/{k}": a for j, m in enumerate(self.moments) for k, a in m.to_arrays().items()}
+        left_out = np.array(self.left_out, dtype=np.int64)
+        return {**arrays, "size": self.size, "first_order": self.first_order, "left_out": left_out}
+
+    @classmethod
+    def from_arrays(cls, treatments: int, done: int, arrays: dict[str, np.ndarray]) -> PhaseOne:
+        moments = [
+            Moments.from_arrays({k.removeprefix(f"{j}/"): a for k, a in arrays.items() if k.startswith(f"{j}/")})
+            for j in range(treatments)
+        ]
+        left_out = arrays["left_out"].tolist()
+        return cls(moments, arrays["size"].copy(), arrays["first_order"].copy(), left_out, done)
+
+    @property
+    def scale(self) -> Float:
+        """Predicted size of u, one pair's share of the correction: [N]."""
+        reached, bound = self.first_order
+        n = max(self.done - len(self.left_out), 1)
+        ratio: Float = np.divide(reached, bound, out=np.ones_like(reached), where=bound > 0)
+        return self.size / n * ratio
+
+
+@dataclass
+class PhaseTwo:
+    """Rounds of exact effects."""
+
+    corrections: Corrections
+    expected: Float  # [N]  m of the round under way
+    exact: Mask  # [N]  neurons evaluated on every sample
+    round: int = 0  # the one under way, or the next
+    done: int = 0  # its samples
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        where = np.array([self.round, self.done])
+        return {**self.corrections.to_arrays(), "expected": self.expected, "exact": self.exact, "where": where}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> PhaseTwo:
+        number, done = arrays["where"].tolist()
+        return cls(Corrections.from_arrays(arrays), arrays["expected"].copy(), arrays["exact"].copy(), number, done)
+
+
+@dataclass
+class TwoPhaseSweep:
+    """Carries both phases out, and keeps them on disk (with a store) so that a stopped search goes on."""
+
+    predictor: Predictor
+    encodings: Sequence[Encoding]
+    treatments: int  # J: contrast included
+    response: Response
+    probability_floor: float | None
+    seed: int
+    store: TileStore | None
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        self.one = PhaseOne.fresh(self.predictor.neurons, self.treatments)
+        n = self.predictor.neurons
+        self.two = PhaseTwo(Corrections.zeros(n, self.treatments), np.zeros(n), np.zeros(n, dtype=bool))
+        self.seconds = 0.0
+        self.pairs = 0  # exact pairs of this process
+        self._saved = time.monotonic()
+        self._pause = SAVE_SECONDS
+        if self.store is not None:
+            if (found := self.store.read("phase-1")) is not None:
+                self.one = PhaseOne.from_arrays(self.treatments, *found)
+            if (found := self.store.read("phase-2")) is not None:
+                self.two = PhaseTwo.from_arrays(found[1])
+
+    @property
+    def kept(self) -> list[int]:
+        """Samples at or above the probability floor."""
+        out = set(self.one.left_out)
+        return [i for i in range(len(self.encodings)) if i not in out]
+
+    @property
+    def groups(self) -> list[slice]:
+        offsets = self.predictor.offsets.tolist()
+        return list(starmap(slice, pairwise(offsets)))
+
+    def design_error(self) -> DesignError:
+        """Of the estimates as they stand."""
+        return DesignError.of(self.two.corrections, self.one.scale, self.groups, self.two.exact)
+
+    def predict(self) -> None:
+        """Phase 1."""
+        with self._saving("phase-1", lambda: (self.one.done, self.one.to_arrays())) as save:
+            while self.one.done < len(self.encodings):
+                number = self.one.done
+                encoding = self.encodings[number]
+                found = self.predictor.predict(encoding)
+                if self._above_floor(found):
+                    for moments, terms in zip(self.one.moments, found.terms, strict=True):
+                        moments.update(terms, encoding.label, number)
+                    self.one.size += found.size
+                    self.one.first_order += found.first_order
+                else:
+                    self.one.left_out.append(number)
+                self.one.done += 1
+                self.progress.advance(len(encoding), self.predictor.neurons)
+                save()
+
+    def samples_of_round(self) -> Int:
+        """The samples a round visits, in order: a simple random sample, or all."""
+        kept = np.array(self.kept)
+        most = float(self.two.expected[~self.two.exact].max(initial=0.0))
+        visited = max(FEWEST_VISITED, int(np.ceil(SAMPLES_PER_PAIR * most)))
+        if self.two.exact.any() or visited >= len(kept):
+            return kept
+        return np.sort(self._generator(0).choice(kept, visited, replace=False))
+
+    def sample_round(self) -> None:
+        """Phase 2: one round. ``two.expected`` and ``two.exact`` say of which neurons how much."""
+        visited = self.samples_of_round()
+        share = len(visited) / len(self.kept)
+        with self._saving("phase-2", lambda: (self.two.done, self.two.to_arrays())) as save:
+            for number in visited[self.two.done :].tolist():
+                self._sample(number, share)
+                self.two.done += 1
+                self.progress.advance(len(self.encodings[number]), 0)
+                save()
+            self.two.corrections.weight[:] += self.two.expected
+            self.two.round, self.two.done, self.two.expected = self.two.round + 1, 0, np.zeros_like(self.two.expected)
+
+    def _sample(self, number: int, share: float) -> None:
+        found = self.predictor.predict(self.encodings[number])
+        n, m = len(self.kept), self.two.expected
+        size = (found.size + DEFENSIVE * self.one.size / n) / (1 + DEFENSIVE)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            pi = np.where(self.one.size > 0, np.minimum(share, m * size / self.one.size), 0.0)
+        pi[self.two.exact & (m > 0)] = 1.0
+        picked = np.flatnonzero(self._generator(1 + number).random(len(pi)) * share < pi)
+        if not len(picked):
+            return
+        exact = self.predictor.exact(found, picked)
+        predicted = [terms[picked] for terms in found.terms]
+        pi = pi[picked]
+        self.two.corrections.add(picked, m[picked] / (pi * n), pi, exact, predicted, self.encodings[number].label)
+        self.pairs += len(picked)
+
+    def _generator(self, stream: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(key=[self.seed, (self.two.round << 40) + stream]))
+
+    def _above_floor(self, found: Prediction) -> bool:
+        floor = self.probability_floor
+        if floor is None:
+            return True
+        return Response("probability", self.response.target).base(found.run.base.logits.numpy()) >= floor
+
+    @contextmanager
+    def _saving(
+        self, name: str, state: Callable[[], tuple[int, dict[str, np.ndarray]]]
+    ) -> Iterator[Callable[[], None]]:
+        """A function to call after every sample, which now and then writes the state; at the end it is written."""
+
+        def write() -> None:
+            if self.store is None:
+                return
+            started = time.monotonic()
+            self.store.write(name, *state())
+            self._saved = time.monotonic()
+            self._pause = max(SAVE_SECONDS, (self._saved - started) / SAVE_SHARE)
+
+        def now_and_then() -> None:
+            if time.monotonic() - self._saved > self._pause:
+                write()
+
+        started = time.perf_counter()
+        try:
+            yield now_and_then
+        finally:
+            self.seconds += time.perf_counter() - started
+            write()
