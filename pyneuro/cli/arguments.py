@@ -12,6 +12,7 @@ from pyneuro.data import LABELS, OVERLAP_SCORERS, PRESETS
 from pyneuro.effects.response import RESPONSES
 from pyneuro.engine.backend import BACKEND_VARIABLE, BACKENDS, PRECISIONS
 from pyneuro.engine.intervention import KINDS
+from pyneuro.search.estimate.tolerance import TOLERANCES
 from pyneuro.search.search import METHODS
 from pyneuro.sites import CONVENTIONS, MODULES
 
@@ -137,9 +138,45 @@ def add_effect_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ci", type=float, default=0.95, metavar="P", help="coverage of the intervals (default 0.95)")
 
 
+def add_method_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("method")
+    group.add_argument(
+        "--method",
+        metavar=_either(METHODS),
+        help="estimate: predictions, corrected by exact effects of a random few pairs (default; exact where it cannot "
+        "be used); exact: every pair; linear: predictions alone",
+    )
+    group.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.5,
+        metavar="X",
+        help="of an estimate: the design's standard error at most X times the sampling error (default 0.5)",
+    )
+    group.add_argument(
+        "--tolerance-of",
+        default="sampling",
+        metavar=_either(TOLERANCES),
+        help="what --tolerance is relative to (default sampling); of 'effect' and 'absolute' it bounds the half width "
+        "of the interval",
+    )
+    group.add_argument(
+        "--tolerance-top", type=int, metavar="N", help="only the N largest effects of a treatment need the tolerance"
+    )
+    group.add_argument("--budget", type=int, metavar="N", help="of an estimate: at most about N exact pairs")
+    group.add_argument("--seconds", type=float, metavar="S", help="of an estimate: at most about S seconds")
+    group.add_argument(
+        "--depth",
+        type=depth,
+        default="planned",
+        metavar="{planned,inside,N}",
+        help="of linear: where the adjoint takes over: N layers after the patched one, inside it, or exact where that "
+        "costs little (default planned)",
+    )
+
+
 def add_machine_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("machine")
-    group.add_argument("--method", default="exact", metavar=_either(METHODS), help="default exact")
     group.add_argument(
         "--backend",
         metavar=_either(BACKENDS),
@@ -185,6 +222,15 @@ def token(text: str) -> int | str:
         return text
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no position; write a number from 0, or all")
+    return int(text)
+
+
+def depth(text: str) -> int | str:
+    """A number of layers, or "planned" or "inside"."""
+    if text in ("planned", "inside"):
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no depth; write planned, inside or a number of layers")
     return int(text)
 
 

@@ -1,4 +1,4 @@
-"""``pyneuro demo``: search every neuron of the bundled classifier on as many samples as a few minutes allow."""
+"""``pyneuro demo``: estimate every neuron's effect on as many samples as a few minutes allow, 2,000 at most."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pyneuro.errors import InputError
 from pyneuro.models import Classifier
 from pyneuro.results import summary_text
 from pyneuro.search import search
+from pyneuro.search.estimate.estimate import FEWEST_SAMPLES
 from pyneuro.search.progress import duration
 from pyneuro.sites import ModelShape, NeuronSet
 
@@ -28,13 +29,18 @@ MINUTES = 4.0
 MAX_LENGTH = 128
 TRIAL_NEURONS = 112  # of every layer and module: as many as the engine carries at once
 RESERVE = 6.0  # seconds for tables and figures
-MARGIN = 0.92  # a calibration of seconds misses the mean rate of minutes by this much
-FULL = 2000  # samples of the search that the demo is a small part of
+PREDICTING = 0.6  # of the time may go into predictions; the rest is for exact pairs
+FULL = 2000  # samples at most
+TRIAL_SAMPLES = 6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--minutes", type=float, default=MINUTES, metavar="N", help=f"time to spend, start to end (default {MINUTES:g})"
+        "--minutes",
+        type=float,
+        default=MINUTES,
+        metavar="N",
+        help=f"time to spend, start to end, about (default {MINUTES:g})",
     )
     parser.add_argument("--out", default=OUT, metavar="FOLDER", help=f"results and figures (default {OUT})")
     parser.add_argument("-k", type=int, default=10, metavar="N", help="rows of every ranking printed (default 10)")
@@ -75,20 +81,32 @@ def run(args: argparse.Namespace) -> int:
     _say("\n".join(f"         {line}" for line in describe_sets(sets)))
     values = mean_activations(clf, sets, convention=args.convention)
 
-    rate = _trial(clf, roles.nie, values, args.convention)
+    exact = _trial(clf, roles.nie, values, args.convention)
     left = 60 * args.minutes - (time.monotonic() - started) - RESERVE
-    samples, seconds = _fitting(clf, roles.nie, rate, MARGIN * left, len(values.treatments), args.seed)
+    samples = _fitting(clf, roles.nie, values, PREDICTING * left, args)
+    method = "estimate" if len(samples) >= FEWEST_SAMPLES else "exact"
     counts = ", ".join(f"{count} {label}" for label, count in samples.label_counts.items())
     runs = len(neurons) * len(samples) * len(values.treatments)
-    _say(
-        f"plan     every neuron x {len(samples)} samples ({counts}) x {' and '.join(values.treatments)} = {runs:,} "
-        f"exact patched runs, about {duration(seconds)}"
+    exhaustive = exact.time(
+        len(values.treatments) * sum(_work(clf.shape, len(clf.encode(p)), neurons) for p in samples)
     )
-    if seconds > left:
-        _say(f"         more than the {args.minutes:g} min asked for, but fewer samples would leave out a label")
+    _say(
+        f"plan     every neuron x {len(samples):,} samples ({counts}) x {' and '.join(values.treatments)}: {runs:,} "
+        f"effects, by method '{method}'"
+    )
 
     # No partial results: another run plans another number of samples, and could not go on from them.
-    result = search(clf, samples, values, sites=neurons, convention=args.convention)
+    left = 60 * args.minutes - (time.monotonic() - started) - RESERVE
+    result = search(
+        clf,
+        samples,
+        values,
+        method=method,
+        sites=neurons,
+        convention=args.convention,
+        seconds=max(left, 1.0) if method == "estimate" else None,
+        seed=args.seed,
+    )
     out.record(roles, sets, values)
     result.save(out.path)
     (out.path / MARK).touch()
@@ -96,12 +114,12 @@ def run(args: argparse.Namespace) -> int:
     print(summary_text(result, args.k))
     print(f"results  {out.path}")
     draw(result, out)
-    spent = float(result.manifest["run"]["seconds"])
-    print(f"rate     {runs / spent:,.0f} patched runs/s, {runs:,} in {duration(spent)}")
+    run_ = result.manifest["run"]
+    spent = float(run_["seconds"])
     print(
-        f"full     {FULL:,} samples of this length would take about {duration(FULL * spent / len(samples))} on this "
-        "machine (extrapolated from this run)"
+        f"time     {duration(spent)} for {runs:,} effects; with every one of them exact, about {duration(exhaustive)}"
     )
+    print("         (extrapolated from a trial: pyneuro search --method exact)")
     source = "" if args.data == EMBEDDED else f"--data {args.data} "
     print(f"next     pyneuro search {source}--out runs/first   (pyneuro top {out.path} ranks the neurons of this one)")
     return 0
@@ -128,28 +146,20 @@ def _work(shape: ModelShape, tokens: int, neurons: NeuronSet) -> float:
     return sum(len(index) * (1e5 + patch_flops(shape, tokens, *site)) for site, index in neurons.groups())
 
 
-def _fitting(
-    clf: Classifier, pairs: Pairs, rate: Rate, seconds: float, treatments: int, seed: int
-) -> tuple[Pairs, float]:
-    """The largest balanced sample that fits, at least one pair a label, and the time it takes."""
-    neurons = NeuronSet.all(clf.shape)
-    times: dict[int, float] = {}
-
-    def time_of(chosen: Pairs) -> float:
-        lengths = [len(clf.encode(pair)) for pair in chosen]
-        for tokens in set(lengths) - set(times):
-            times[tokens] = rate.time(treatments * _work(clf.shape, tokens, neurons))
-        return sum(times[tokens] for tokens in lengths)
-
+def _fitting(clf: Classifier, pairs: Pairs, values: Values, seconds: float, args: argparse.Namespace) -> Pairs:
+    """The largest balanced sample, up to FULL, whose predictions fit the time; at least one pair a label."""
+    trial = pairs[:TRIAL_SAMPLES]
+    result = search(clf, trial, values, method="linear", depth="inside", convention=args.convention, progress=False)
+    a_token = float(result.manifest["run"]["seconds"]) / sum(len(clf.encode(pair)) for pair in trial)
     labels = len(pairs.label_counts)
-    best = balanced_sample(pairs, labels, seed=seed)
-    most = labels * min(pairs.label_counts.values())
-    for n in range(2 * labels, most + 1, labels):
-        more = balanced_sample(pairs, n, seed=seed)
-        if time_of(more) > seconds:
+    most = min(FULL, labels * min(pairs.label_counts.values())) // labels * labels
+    best = balanced_sample(pairs, labels, seed=args.seed)
+    for n in sorted({max(labels, round(most * share) // labels * labels) for share in np.linspace(0.05, 1, 20)}):
+        more = balanced_sample(pairs, n, seed=args.seed)
+        if a_token * sum(len(clf.encode(pair)) for pair in more) > seconds:
             break
         best = more
-    return best, time_of(best)
+    return best
 
 
 def _say(text: str) -> None:

@@ -10,6 +10,7 @@ from pyneuro.cli.arguments import (
     add_data_options,
     add_effect_options,
     add_machine_options,
+    add_method_options,
     add_model_options,
     add_treatment_options,
     site_names,
@@ -32,6 +33,7 @@ from pyneuro.errors import InputError
 from pyneuro.models import Classifier
 from pyneuro.results import Result, save_figures, summary_text
 from pyneuro.search import search
+from pyneuro.search.estimate.estimate import FEWEST_SAMPLES
 from pyneuro.search.request import Request, check_response
 from pyneuro.search.targets import resolve_sites
 
@@ -47,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_model_options(parser)
     add_effect_options(parser)
+    add_method_options(parser)
     add_machine_options(parser)
     group = parser.add_argument_group("results")
     group.add_argument("--out", metavar="FOLDER", help="keep partial results, results, manifests and figures here")
@@ -72,7 +75,14 @@ def run(args: argparse.Namespace) -> int:
         clf,
         samples,
         values,
-        method=args.method,
+        method=_method(args, samples),
+        depth=args.depth,
+        tolerance=args.tolerance,
+        tolerance_of=args.tolerance_of,
+        tolerance_top=args.tolerance_top,
+        budget=args.budget,
+        seconds=args.seconds,
+        seed=args.seed,
         response=args.response,
         target=args.target,
         foil=args.foil,
@@ -94,6 +104,17 @@ def run(args: argparse.Namespace) -> int:
         print(f"\nresults  {out.path}")
         draw(result, out)
     return 0
+
+
+def _method(args: argparse.Namespace, samples: Pairs) -> str:
+    """The method asked for; else an estimate where there can be one."""
+    if args.method is not None:
+        return str(args.method)
+    if args.token == 0 and len(samples) >= FEWEST_SAMPLES:
+        return "estimate"
+    why = "patches elsewhere than at [CLS]" if args.token != 0 else f"fewer than {FEWEST_SAMPLES} samples"
+    say(f"method: exact ({why} cannot be estimated)")
+    return "exact"
 
 
 def draw(result: Result, out: OutFolder) -> None:

@@ -86,11 +86,36 @@ class LinearEngine:
         found = self._enter(layer, module, convention, *parts, candidates.index, candidates.change)
         return torch.nn.functional.pad(found, (1, 0))
 
-    def strength(self, run: LinearRun, layer: int, module: str) -> float:
-        """Norm of the adjoint where it takes over inside a layer: how much a change there can move the logits."""
-        adjoint = run.adjoints[layer]
-        begins = {"Q": adjoint.context, "K": adjoint.context, "V": adjoint.value, "AO": adjoint.attended}
-        return float(begins.get(module, adjoint.output).norm())
+    @torch.no_grad()
+    def left_out(self, run: LinearRun, candidates: Candidates, convention: str = "linear") -> Tensor:
+        """Size of what ``delta_logits`` inside a layer leaves out, for candidates of one (layer, module): float64 [N].
+
+        Of second order in the change, up to a factor that hardly depends on the sample: times the adjoint's norm, the
+        variance that a moved score has under the attention for Q and K, the square of what enters next for the others.
+        """
+        layer, module = self.exact.groups[int(candidates.site[0])]
+        base, adjoint = run.base.layers[layer], run.adjoints[layer]
+        index, change = candidates.index, candidates.change
+        width = adjoint.context.shape[-1]
+        strength = adjoint.context.square().sum((0, 3)).sqrt().T  # [H, S]
+        head = index // width
+        p, first = base.p[:, 0], base.p[:, :, 0]  # by key [H, S], by query [H, S]
+        match module:
+            case "Q":
+                k = base.k[:, index].T
+                mean = (p[head] * k).sum(-1, keepdim=True)
+                size = strength[head, 0] * (p[head] * (k - mean).square()).sum(-1)
+            case "K":
+                size = ((strength * first * (1 - first))[head] * base.q[:, index].T.square()).sum(-1)
+            case "V":
+                size = (strength * first.square()).sum(-1)[head]
+            case "AO":
+                size = (adjoint.attended.norm() * base.norm1.rstd[0] ** 2).expand(len(index))
+            case _:
+                size = (adjoint.output.norm() * base.norm2.rstd[0] ** 2).expand(len(index))
+                if module == "I" and convention == "linear":
+                    change = _activated(base, index, change)
+        return size.double() * change.square()
 
     def _carried(self, run: LinearRun, candidates: Candidates, convention: str, stop: int) -> Tensor:
         if stop >= self.exact.shape.layers - 1:
@@ -134,9 +159,14 @@ class LinearEngine:
         if module == "O":
             return tail.coordinate(index, change)
         if convention == "linear":
-            a = base.sites["I", "linear"][0, index][None]
-            change = delta_gelu(a, change[None, None], gelu_series(a))[0, 0]
+            change = _activated(base, index, change)
         return tail.column(w.weights.wo, self.column_squares[layer], index, change)
+
+
+def _activated(base: LayerBase, index: Tensor, change: Tensor) -> Tensor:
+    """Change after GELU of a change of I before it: [N]."""
+    a = base.sites["I", "linear"][0, index][None]
+    return delta_gelu(a, change[None, None], gelu_series(a))[0, 0]
 
 
 def _query(base: LayerBase, adjoint: LayerAdjoint, index: Tensor, change: Tensor) -> Tensor:

@@ -1,12 +1,11 @@
 """What exact effects add to predicted ones: the estimator, its variance, and how much is still to be sampled.
 
-Pair (n, i) enters a round with probability π_ni = min(τ, m_n s_ni / S_n): m_n pairs are expected of neuron n, s_ni is
-the size of what the prediction leaves out, S_n its sum over samples, τ the share of samples visited. With exact effects
-y, predicted x, and N_s samples, Horvitz & Thompson's (1952) estimator of the mean of y is
-
-    mean(x) + Σ_taken (y − x) / (π N_s),
-
-unbiased whatever the sizes are. Rounds are combined in proportion to m_n. docs/estimate.md derives all of it.
+In a round, pair (n, i) is taken with probability π_ni = min(τ, m_n s_ni / S_n), independently of the others: m_n pairs
+are expected of neuron n, s_ni is the size of what the prediction leaves out, S_n its sum over the N_s samples, τ the
+share of samples visited. A taken pair, exact effect y and predicted x, gives u = (y − x) S_n / (N_s s_ni), by itself an
+estimate of mean(y − x): given how many were taken, pairs are independent draws with probabilities s_ni / S_n, and their
+mean is unbiased (Hansen & Hurwitz 1943). Where τ caps π, u is weighted by w = m_n s_ni / (S_n π_ni), else w = 1 (Hájek
+1971). docs/estimate.md derives all of it.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+from scipy import optimize, special, stats
 
 from pyneuro.data.pairs import LABELS
 from pyneuro.effects import Terms
@@ -24,7 +23,7 @@ from pyneuro.search.evaluator import Float
 
 Int = npt.NDArray[np.int64]
 FEWEST = 10  # sampled neurons that make a prior
-MOST_DF = 100.0  # a prior is never trusted beyond this many pairs
+LEAST_DF, MOST_DF = 0.2, 100.0  # a prior counts for as many pairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,39 +33,42 @@ class Corrections:
     Attributes
     ----------
     taken : int64 [N]
-        Pairs evaluated exactly.
+        Pairs evaluated exactly, those of earlier rounds that were forgotten included.
+    draws : int64 [N]
+        Pairs behind the sums.
     weight : [N]
-        Σ over rounds of m_n.
+        Σ w.
     total : [J, 3, N]
-        Σ m (y − x) / (π N_s) of effect, log-ratio and difference.
+        Σ w u of effect, log-ratio and difference.
     class_total : [J, K, N]
         The effect's part from each gold class.
-    variance : [J, N]
-        Σ (1 − π) u², u = m (y − x) / (π N_s): over `weight` squared, the variance of the correction of the effect.
+    spread : [J, 3, N]
+        Σ w (1 − π) u^k of the effect, k = 0, 1, 2.
     residual, square : [J, N]
-        Σ m (y − x)² / (π N_s), and the same of y² − x².
+        As `total`, with (y − x)² and y² − x² in place of y − x.
     """
 
     taken: Int
+    draws: Int
     weight: Float
     total: Float
     class_total: Float
-    variance: Float
+    spread: Float
     residual: Float
     square: Float
 
     @classmethod
     def zeros(cls, neurons: int, treatments: int) -> Corrections:
         """Nothing taken yet."""
-        flat = (treatments, neurons)
         return cls(
             taken=np.zeros(neurons, dtype=np.int64),
+            draws=np.zeros(neurons, dtype=np.int64),
             weight=np.zeros(neurons),
             total=np.zeros((treatments, 3, neurons)),
             class_total=np.zeros((treatments, len(LABELS), neurons)),
-            variance=np.zeros(flat),
-            residual=np.zeros(flat),
-            square=np.zeros(flat),
+            spread=np.zeros((treatments, 3, neurons)),
+            residual=np.zeros((treatments, neurons)),
+            square=np.zeros((treatments, neurons)),
         )
 
     @classmethod
@@ -78,81 +80,92 @@ class Corrections:
         """By attribute name; no copies."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
-    def add(
-        self,
-        picked: Int,
-        ratio: Float,
-        pi: Float,
-        exact: Sequence[Terms],
-        predicted: Sequence[Terms],
-        label: str | None,
-    ) -> None:
-        """One sample's pairs: neurons `picked` [p], their m / (π N_s) and π [p], and their terms by treatment [p]."""
+    def add(self, taken: Taken, exact: Sequence[Terms], predicted: Sequence[Terms], label: str | None) -> None:
+        """One sample's pairs, and their terms by treatment."""
+        picked, w = taken.neurons, taken.weight
         self.taken[picked] += 1
+        self.draws[picked] += 1
+        self.weight[picked] += w
         for j, (y, x) in enumerate(zip(exact, predicted, strict=True)):
             off = y.effect - x.effect
-            shares = (off, y.log_ratio - x.log_ratio, y.difference - x.difference)
-            self.total[j][:, picked] += ratio * np.stack(shares)
+            u = taken.factor * np.stack([off, y.log_ratio - x.log_ratio, y.difference - x.difference])
+            self.total[j][:, picked] += w * u
             if label is not None:
-                self.class_total[j, LABELS.index(label), picked] += ratio * off
-            self.variance[j, picked] += (1 - pi) * np.square(ratio * off)
-            self.residual[j, picked] += ratio * np.square(off)
-            self.square[j, picked] += ratio * (y.effect + x.effect) * off
+                self.class_total[j, LABELS.index(label), picked] += w * u[0]
+            self.spread[j][:, picked] += w * (1 - taken.pi) * np.stack([np.ones_like(off), u[0], np.square(u[0])])
+            self.residual[j, picked] += w * taken.factor * np.square(off)
+            self.square[j, picked] += w * taken.factor * (y.effect + x.effect) * off
 
-    def restart(self, chosen: npt.NDArray[np.bool_]) -> None:
-        """Forget what was sampled of some neurons, which are to be evaluated on every sample."""
+    def forget(self, chosen: npt.NDArray[np.bool_]) -> None:
+        """Start some neurons anew, which are to be evaluated on every sample."""
         for f in fields(self):
             if f.name != "taken":
-                getattr(self, f.name)[..., chosen] = 0.0
+                getattr(self, f.name)[..., chosen] = 0
 
     def mean(self, sums: Float) -> Float:
         """Sums of an attribute as the estimate of a mean; 0 where nothing was taken."""
-        return np.divide(sums, self.weight, out=np.zeros_like(sums), where=self.weight > 0)
+        out: Float = np.divide(sums, self.weight, out=np.zeros_like(sums), where=self.weight > 0)
+        return out
+
+    @property
+    def deviations(self) -> Float:
+        """Σ w (1 − π) (u − mean)² of the effect, [J, N]: on `draws` − 1 degrees of freedom."""
+        mean = self.mean(self.total[:, 0])
+        zeroth, first, second = np.moveaxis(self.spread, 1, 0)
+        out: Float = np.maximum(second - 2 * mean * first + np.square(mean) * zeroth, 0.0)
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """Pairs of one sample: neurons [p], probabilities π, weights w and factors S_n / (N_s s_ni)."""
+
+    neurons: Int
+    pi: Float
+    weight: Float
+    factor: Float
 
 
 @dataclass(frozen=True, eq=False)
 class DesignError:
-    """How far estimates may be from the exhaustive answer on the same samples. [J, N] each.
+    """How far estimates may be from the exhaustive answer on the same samples. [J, N] each; nan where unknown.
 
-    A neuron's own pairs are few, so its variance is moderated (Smyth 2004): `unit`, the variance of one expected pair,
-    is a mean of its own estimate and its (layer, module)'s, weighted by pairs and by the prior's degrees of freedom.
+    A neuron's own pairs are few, so its variance is moderated (Smyth 2004): `unit`, the variance of u, is a mean of its
+    own estimate and its (layer, module)'s, weighted by their degrees of freedom.
     """
 
     unit: Float
     se: Float
     df: Float
-    surprising: npt.NDArray[np.bool_]  # own pairs say far more than the prior allows (p < 1e-4)
+    surprising: npt.NDArray[np.bool_]  # own pairs deviate far more than the prior allows (p < 1e-4)
 
     @classmethod
     def of(cls, c: Corrections, scale: Float, groups: Sequence[slice], exact: npt.NDArray[np.bool_]) -> DesignError:
-        """From the sums, the predicted scale of u [N] and the neurons of every (layer, module)."""
-        unit, df = np.zeros_like(c.variance), np.full_like(c.variance, np.inf)
+        """From the sums, the predicted scale of u [N], the neurons of every (layer, module), and those evaluated on
+        every sample. Neurons of scale 0 have nothing left out."""
+        unit, df = np.zeros_like(c.residual), np.full_like(c.residual, np.inf)
         surprising = np.zeros(unit.shape, dtype=bool)
-        sampled = (scale > 0) & (c.weight > 0) & ~exact
-        relative = np.divide(c.variance, np.square(scale), out=np.zeros_like(unit), where=sampled)
+        open_ = (scale > 0) & ~exact
+        own_df = np.maximum(c.draws - 1, 0)
+        relative = np.divide(c.deviations, np.square(scale), out=np.zeros_like(unit), where=open_)
         for j in range(len(unit)):
-            everywhere = Prior.fit(relative[j, sampled], c.taken[sampled])
+            everywhere = Prior.fit(relative[j, open_], own_df[open_]) or Prior(0.0, 0.0)
             for group in groups:
-                own = np.flatnonzero(sampled[group]) + group.start
-                if not len(own):
-                    continue
-                prior = Prior.fit(relative[j, own], c.taken[own]) or everywhere or Prior(0.0, 0.0)
-                together = prior.df + c.weight[own]
-                unit[j, own] = (prior.df * prior.variance + relative[j, own]) / together * np.square(scale[own])
-                df[j, own] = prior.df + c.taken[own]
-                surprising[j, own] = prior.surprised(relative[j, own], c.taken[own])
+                own = np.flatnonzero(open_[group]) + group.start
+                prior = Prior.fit(relative[j, own], own_df[own]) or everywhere
+                df[j, own] = prior.df + own_df[own]
+                with np.errstate(invalid="ignore"):
+                    moderated = (prior.df * prior.variance + relative[j, own]) / df[j, own]
+                unit[j, own] = moderated * np.square(scale[own])
+                surprising[j, own] = prior.surprised(relative[j, own], own_df[own])
         with np.errstate(divide="ignore", invalid="ignore"):
-            se = np.sqrt(unit / c.weight)
-        unknown = (scale > 0) & (c.weight == 0)
-        se[:, ~sampled] = 0.0
-        se[:, unknown] = np.nan
+            se = np.where(open_, np.where(c.weight > 0, np.sqrt(unit / c.weight), np.nan), 0.0)
         return cls(unit, se, df, surprising)
 
     def half_width(self, ci: float) -> Float:
         """Of the interval, by Student's t."""
-        with np.errstate(invalid="ignore"):
-            quantile = stats.t.ppf(0.5 + ci / 2, np.maximum(self.df, 1.0))
-        out: Float = quantile * self.se
+        quantile = stats.t.ppf(0.5 + ci / 2, np.maximum(self.df, 1.0))
+        out: Float = np.where(self.se == 0, 0.0, quantile * self.se)
         return out
 
 
@@ -164,38 +177,32 @@ class Prior:
     df: float
 
     @classmethod
-    def fit(cls, squares: Float, taken: Int) -> Prior | None:
-        """From Σ u² and the number of pairs behind it; None where too few neurons have any."""
-        used = (taken > 0) & (squares > 0)
+    def fit(cls, squares: Float, df: Int) -> Prior | None:
+        """From the neurons' sums of squared deviations and their degrees of freedom; None where too few have any."""
+        used = (df > 0) & (squares > 0)
         if used.sum() < FEWEST:
             return None
-        half = taken[used] / 2
-        log = np.log(squares[used] / taken[used]) - special.digamma(half) + np.log(half)
+        half = df[used] / 2
+        log = np.log(squares[used] / df[used]) - special.digamma(half) + np.log(half)
         spread = float(log.var(ddof=1) - special.polygamma(1, half).mean())
-        df = min(2 * _inverse_trigamma(spread), MOST_DF) if spread > 0 else MOST_DF
-        return cls(float(np.exp(log.mean() + special.digamma(df / 2) - np.log(df / 2))), df)
+        prior_df = _prior_df(spread)
+        return cls(float(np.exp(log.mean() + special.digamma(prior_df / 2) - np.log(prior_df / 2))), prior_df)
 
-    def surprised(self, squares: Float, taken: Int) -> npt.NDArray[np.bool_]:
-        """Where Σ u² is larger than all but 1e-4 of such neurons would show."""
+    def surprised(self, squares: Float, df: Int) -> npt.NDArray[np.bool_]:
+        """Where the deviations are larger than all but 1e-4 of such neurons would show."""
         if not self.df:
-            return np.zeros(len(taken), dtype=bool)
-        with np.errstate(invalid="ignore"):
-            tail = stats.f.sf(squares / np.maximum(taken, 1) / self.variance, np.maximum(taken, 1), self.df)
-        out: npt.NDArray[np.bool_] = (taken > 0) & (tail < 1e-4)
+            return np.zeros(len(df), dtype=bool)
+        some = np.maximum(df, 1)
+        out: npt.NDArray[np.bool_] = (df > 0) & (stats.f.sf(squares / some / self.variance, some, self.df) < 1e-4)
         return out
 
 
-def _inverse_trigamma(y: float) -> float:
-    """x with trigamma(x) = y > 0, by Newton's method on 1 / trigamma, which is convex (Smyth 2004, appendix)."""
-    if y > 1e7:
-        return float(1 / np.sqrt(y))
-    if y < 1e-6:
-        return 1 / y
-    x = 0.5 + 1 / y
-    for _ in range(50):
-        trigamma = float(special.polygamma(1, x))
-        step = trigamma * (1 - trigamma / y) / float(special.polygamma(2, x))
-        x += step
-        if -step / x < 1e-8:
-            break
-    return float(x)
+def _prior_df(spread: float) -> float:
+    """d with trigamma(d / 2) = spread, within what is believed."""
+
+    def above(d: float) -> float:
+        return float(special.polygamma(1, d / 2)) - spread
+
+    if above(MOST_DF) >= 0:
+        return MOST_DF
+    return LEAST_DF if above(LEAST_DF) <= 0 else float(optimize.brentq(above, LEAST_DF, MOST_DF))

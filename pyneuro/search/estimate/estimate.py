@@ -27,10 +27,11 @@ from pyneuro.search.request import Checked
 from pyneuro.search.targets import Group
 from pyneuro.sites import NeuronSet
 
-FIRST_PAIRS = 3.0  # expected of every neuron in the first round
+FIRST_PAIRS = 5.0  # expected of every neuron in the first round
 GROWTH = 4.0  # a round multiplies what is known of a neuron by this at most
 MARGIN = 1.1  # sampled beyond what the variance so far asks for
 MOST_ROUNDS = 12
+REMAINDER = 0.02  # of a budget: not worth another round
 EXACT_SHARE = 0.25  # of the samples: a neuron that needs more is evaluated on all
 FEWEST_SAMPLES = 8  # of which a random few tell anything
 
@@ -91,7 +92,7 @@ def run_estimate(
         f"{len(checked.treatments)} treatments" + ("" if budget is None else ", then exact effects of a random few")
     )
     try:
-        run = {"forward_equivalents": _linear(sweep)} if budget is None else _estimate(sweep, checked, budget)
+        run = _predict(sweep) if budget is None else run_rounds(sweep, budget, checked.request.ci)
     except KeyboardInterrupt:
         progress.close()
         if store is not None:
@@ -105,6 +106,7 @@ def run_estimate(
     names = list(checked.treatments)
     run |= {
         "seconds": sweep.seconds,
+        "forward_equivalents": forward_equivalents(sweep),
         "threads": torch.get_num_threads(),
         "left_out_below_floor": [sweep.encodings[i].id for i in sweep.one.left_out],
     }
@@ -130,19 +132,14 @@ def _make_sweep(
     return TwoPhaseSweep(predictor, checked.encodings, columns, checked.response, floor, seed, store, progress)
 
 
-def _linear(sweep: TwoPhaseSweep) -> float:
-    _predict(sweep)
-    return forward_equivalents(sweep)
-
-
-def _estimate(sweep: TwoPhaseSweep, checked: Checked, budget: Budget) -> dict[str, Any]:
-    """Both phases. Returns what goes into the manifest.
+def run_rounds(sweep: TwoPhaseSweep, budget: Budget, ci: float) -> dict[str, Any]:
+    """Both phases, until the tolerance is met or the budget spent. Returns what goes into the manifest.
 
     Raises InputError for too few samples; a tolerance that the budget does not reach is no error.
     """
-    if len(checked.encodings) < FEWEST_SAMPLES:
+    if len(sweep.encodings) < FEWEST_SAMPLES:
         raise InputError(
-            f"{len(checked.encodings)} samples are too few to estimate from a part of them; pass at least "
+            f"{len(sweep.encodings)} samples are too few to estimate from a part of them; pass at least "
             f"{FEWEST_SAMPLES}, or use method='exact'"
         )
     clock = _Clock(budget.seconds)
@@ -152,18 +149,18 @@ def _estimate(sweep: TwoPhaseSweep, checked: Checked, budget: Budget) -> dict[st
     while True:
         if sweep.two.done == 0:
             error = sweep.design_error()
-            met = tolerance_met(sweep, error, budget.tolerance, checked.request.ci)
+            met = tolerance_met(sweep, error, budget.tolerance, ci)
             if met.all():
                 break
             if sweep.two.round == MOST_ROUNDS:
                 ended = f"{MOST_ROUNDS} rounds"
                 break
-            round_ = _next_round(sweep, error, budget.tolerance, met, checked.request.ci)
             most = min(clock.pairs_left(sweep), _pairs_left(sweep, budget))
-            if most < 1:
+            round_ = _next_round(sweep, error, budget.tolerance, met, ci).within(most, len(sweep.kept))
+            if most < 1 or round_.pairs(len(sweep.kept)) < 1:
                 ended = "budget spent"
                 break
-            round_.within(most, len(sweep.kept)).begin(sweep)
+            round_.begin(sweep)
         clock.round(sweep, _round)
     two = sweep.two
     return {
@@ -172,7 +169,6 @@ def _estimate(sweep: TwoPhaseSweep, checked: Checked, budget: Budget) -> dict[st
         "exact_pairs": int(two.corrections.taken.sum()),
         "neurons_on_every_sample": int(two.exact.sum()),
         "tolerance_met": float(met.mean()),
-        "forward_equivalents": forward_equivalents(sweep),
     }
 
 
@@ -183,11 +179,15 @@ class _Round:
     expected: Float
     everywhere: npt.NDArray[np.bool_]
 
+    def pairs(self, samples: int) -> float:
+        """Expected number of pairs."""
+        return float(self.expected.sum() + samples * self.everywhere.sum())
+
     def within(self, pairs: float, samples: int) -> _Round:
         """As much of it as so many pairs allow: all neurons alike, those on every sample last."""
-        sampled = self.expected.sum()
-        if sampled + samples * self.everywhere.sum() <= pairs:
+        if self.pairs(samples) <= pairs:
             return self
+        sampled = self.expected.sum()
         left = max(pairs - sampled, 0.0) // samples
         return _Round(
             self.expected * min(1.0, pairs / max(sampled, 1.0)), self.everywhere & (np.cumsum(self.everywhere) <= left)
@@ -196,7 +196,7 @@ class _Round:
     def begin(self, sweep: TwoPhaseSweep) -> None:
         two = sweep.two
         two.exact |= self.everywhere
-        two.corrections.restart(self.everywhere)
+        two.corrections.forget(self.everywhere)
         two.expected = np.where(self.everywhere, 1.0, self.expected)
 
 
@@ -223,16 +223,19 @@ class _Clock:
         if self.limit is None:
             return np.inf
         left = self.limit - (time.monotonic() - self.started) - min(FEWEST_VISITED, len(sweep.kept)) * self.a_sample
-        if left <= 0:
+        if left <= REMAINDER * self.limit:
             return 0.0
         return left / self.a_pair if self.a_pair else np.inf
 
 
 def _pairs_left(sweep: TwoPhaseSweep, budget: Budget) -> float:
-    return np.inf if budget.pairs is None else float(budget.pairs - sweep.two.corrections.taken.sum())
+    if budget.pairs is None:
+        return np.inf
+    left = float(budget.pairs - sweep.two.corrections.taken.sum())
+    return left if left > REMAINDER * budget.pairs else 0.0
 
 
-def _predict(sweep: TwoPhaseSweep) -> None:
+def _predict(sweep: TwoPhaseSweep) -> dict[str, Any]:
     total = sum(map(len, sweep.encodings))
     sweep.progress.start(total, sum(map(len, sweep.encodings[: sweep.one.done])))
     sweep.predict()
@@ -242,6 +245,7 @@ def _predict(sweep: TwoPhaseSweep) -> None:
             f"no sample reaches probability_floor = {sweep.probability_floor}; choose a lower one, or samples whose "
             "base probability of the target is higher"
         )
+    return {}
 
 
 def _round(sweep: TwoPhaseSweep) -> int:

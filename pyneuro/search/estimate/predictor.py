@@ -61,8 +61,7 @@ class Predictor:
     def predict(self, encoding: Encoding) -> Prediction:
         """Effects of every neuron to first order.
 
-        What is left out is of second order in the change: size = sensitivity of the response × strength of the adjoint
-        × change², summed over treatments.
+        size = sensitivity of the response × what the logits' prediction leaves out, summed over treatments.
         """
         run = self.engine.begin(encoding)
         logits = run.base.logits.numpy()
@@ -74,20 +73,14 @@ class Predictor:
             ],
             axis=1,
         )
-        strength = np.concatenate([np.full(len(g), self.engine.strength(run, g.layer, g.module)) for g in self.groups])
-        change = np.concatenate(
-            [c.change.view(-1, len(g)).numpy() for c, g in zip(candidates, self.groups, strict=True)], axis=1
-        )
         terms = with_contrast([self.response.terms(logits, d) for d in delta])
         sensitivity = self._sensitivity(logits)
+        size = sensitivity * np.concatenate([self._left_out(run, c) for c in candidates])
+        first_order = np.stack([sensitivity * np.ptp(delta, axis=-1).sum(0), np.sqrt(sensitivity * size)])
         if self.response.is_ratio:
-            sensitivity = sensitivity * (1 + np.abs([t.effect for t in terms]).max(0))
-        size = sensitivity * strength * np.square(change).sum(0)
+            size *= 1 + np.abs([t.effect for t in terms]).max(0)
         size[self._exact_neurons()] = 0.0
-        reached = sensitivity * np.ptp(delta, axis=-1).sum(0)
-        return Prediction(
-            run, candidates, terms, size, np.stack([reached, sensitivity * strength * np.abs(change).sum(0)])
-        )
+        return Prediction(run, candidates, terms, size, first_order)
 
     def exact(self, prediction: Prediction, picked: Int) -> list[Terms]:
         """Exact effects of some neurons, by treatment (and contrast): [len(picked)] each."""
@@ -115,6 +108,12 @@ class Predictor:
         return self.engine.exact.candidates(
             run.base, group.layer, group.module, index, z, self.convention, self.intervention
         )
+
+    def _left_out(self, run: LinearRun, candidates: Candidates) -> Float:
+        """[n], summed over treatments."""
+        treatments = 1 if self.groups[0].z is None else len(self.groups[0].z)
+        found: Float = self.engine.left_out(run, candidates, self.convention).view(treatments, -1).sum(0).numpy()
+        return found
 
     def _by_treatment(self, delta: Tensor) -> Float:
         treatments = 1 if self.groups[0].z is None else len(self.groups[0].z)

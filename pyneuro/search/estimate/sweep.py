@@ -18,7 +18,7 @@ import numpy.typing as npt
 from pyneuro.effects import Moments, Response
 from pyneuro.models.weights import Encoding
 from pyneuro.results import TileStore
-from pyneuro.search.estimate.corrections import Corrections, DesignError
+from pyneuro.search.estimate.corrections import Corrections, DesignError, Taken
 from pyneuro.search.estimate.predictor import Prediction, Predictor
 from pyneuro.search.evaluator import Float
 from pyneuro.search.progress import Progress
@@ -168,7 +168,6 @@ class TwoPhaseSweep:
                 self.two.done += 1
                 self.progress.advance(len(self.encodings[number]), 0)
                 save()
-            self.two.corrections.weight[:] += self.two.expected
             self.two.round, self.two.done, self.two.expected = self.two.round + 1, 0, np.zeros_like(self.two.expected)
 
     def _sample(self, number: int, share: float) -> None:
@@ -176,15 +175,19 @@ class TwoPhaseSweep:
         n, m = len(self.kept), self.two.expected
         size = (found.size + DEFENSIVE * self.one.size / n) / (1 + DEFENSIVE)
         with np.errstate(divide="ignore", invalid="ignore"):
-            pi = np.where(self.one.size > 0, np.minimum(share, m * size / self.one.size), 0.0)
-        pi[self.two.exact & (m > 0)] = 1.0
+            wanted = np.where(self.one.size > 0, m * size / self.one.size, 0.0)
+            factor = self.one.size / (n * size)
+        pi = np.minimum(share, wanted)
+        everywhere = self.two.exact & (m > 0)
+        pi[everywhere] = wanted[everywhere] = 1.0
+        factor[everywhere] = 1.0
         picked = np.flatnonzero(self._generator(1 + number).random(len(pi)) * share < pi)
         if not len(picked):
             return
+        taken = Taken(picked, pi[picked], wanted[picked] / pi[picked], factor[picked])
         exact = self.predictor.exact(found, picked)
         predicted = [terms[picked] for terms in found.terms]
-        pi = pi[picked]
-        self.two.corrections.add(picked, m[picked] / (pi * n), pi, exact, predicted, self.encodings[number].label)
+        self.two.corrections.add(taken, exact, predicted, self.encodings[number].label)
         self.pairs += len(picked)
 
     def _generator(self, stream: int) -> np.random.Generator:
