@@ -17,7 +17,6 @@ import models
 import numpy as np
 from harness import interleaved, median, real_pairs, save
 
-from pyneuro.baselines.attribution_patching import AttributionPatching
 from pyneuro.baselines.hook_loop import HookLoop
 from pyneuro.baselines.neurons_in_batch import NeuronsInBatch
 from pyneuro.baselines.patching import Patching
@@ -25,6 +24,7 @@ from pyneuro.baselines.suffix_only import SuffixOnly
 from pyneuro.baselines.vmap_hooks import VmapHooks
 from pyneuro.engine.intervention import Intervention
 from pyneuro.models.weights import Encoding
+from pyneuro.screens.attribution_patching import AttributionPatching
 from pyneuro.search.evaluator import Evaluator
 
 SIZES = (1, 4, 8, 16, 32, 64)
@@ -59,7 +59,8 @@ def main() -> None:
         return lambda: [evaluator.neurons(state, layer, "Q", index[:1], z[:, :1]) for state in states]
 
     def attribution(size: int) -> Callable[[], object]:
-        evaluator = AttributionPatching(patching, size, tuple(clf.shape.groups()))
+        removing = Patching(clf, "linear", Intervention("remove"), 0)
+        evaluator = AttributionPatching(removing, size, tuple(clf.shape.groups()), None)
         return lambda: blocks(evaluator, encodings[:16], size)
 
     sides = {

@@ -17,7 +17,7 @@ from pyneuro.search.search import METHODS
 from pyneuro.sites import CONVENTIONS, MODULES
 
 EMBEDDED = "embedded"
-EMBEDDED_PAIRS = 2000
+EMBEDDED_PAIRS = 5000
 BUNDLED = "bundled"
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}

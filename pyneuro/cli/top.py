@@ -21,16 +21,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--absolute", action="store_true", help="rank by magnitude")
     parser.add_argument("--ascending", action="store_true", help="smallest first")
     parser.add_argument(
+        "--significant",
+        type=float,
+        metavar="ALPHA",
+        help="only what is significant at this false discovery rate, as 0.05 (Benjamini-Hochberg, within a treatment)",
+    )
+    parser.add_argument(
         "--format", choices=("text", "csv"), default="text", help="text shows the main columns (default), csv all"
     )
 
 
 def run(args: argparse.Namespace) -> int:
     table = load_result(args.folder).top(
-        args.k, treatment=args.treatment, by=args.by, absolute=args.absolute, ascending=args.ascending
+        args.k,
+        treatment=args.treatment,
+        by=args.by,
+        absolute=args.absolute,
+        ascending=args.ascending,
+        significant=args.significant,
     )
     if args.format == "csv":
         table.to_csv(sys.stdout, index=False)
+        return 0
+    if not len(table):
+        print(f"nothing is significant at a false discovery rate of {args.significant:.0%}")
         return 0
     shown = [*SHOWN, *([args.by] if args.by not in (*SHOWN, *SITE_COLUMNS) else [])]
     print(as_text(table[shown]))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from pyneuro.effects import Moments
+from pyneuro.effects import Moments, Response
 from pyneuro.engine.backend import Backend, choose_backend
 from pyneuro.engine.exact import ExactEngine
 from pyneuro.engine.intervention import Intervention
@@ -192,6 +192,7 @@ def run_search(
     request: Request,
     make_evaluator: Callable[[Checked], Evaluator],
     how: dict[str, Any],
+    read: Callable[[Response], Response] | None = None,
 ) -> Result:
     """Check a request, run it through an evaluator, and give the result. ``search`` and the baselines end here.
 
@@ -219,6 +220,7 @@ def _finish(
     request: Request,
     run: Callable[[Checked, dict[str, Any], TileStore | None], Result],
     how: dict[str, Any],
+    read: Callable[[Response], Response] | None = None,
 ) -> Result:
     """Check a request, run it in its folder, and save the result there."""
     checked = check_request(clf, pairs, values, request)
@@ -305,5 +307,7 @@ def _collect(sweep: Sweep, checked: Checked, manifest: dict[str, Any]) -> Result
         "threads": torch.get_num_threads(),
         "left_out_below_floor": left_out,
     }
+    if (cost := getattr(sweep.evaluator, "forward_equivalents", None)) is not None:
+        manifest["run"]["forward_equivalents"] = float(cost)  # a sample
     contrast = Moments.concat(contrasts) if contrasts else None
     return Result.from_moments(checked.sites, moments, contrast, manifest, checked.request.ci)

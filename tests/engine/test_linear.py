@@ -1,4 +1,4 @@
-"""Adjoints and the linear engine: against autograd on the HuggingFace model, and the exact engine where they must agree."""
+"""Adjoints and the linear engine: against autograd on the HuggingFace model, and the exact engine to first order."""
 
 from __future__ import annotations
 

@@ -75,20 +75,12 @@ def run_estimate(
     Raises InputError for sets, for patches at other tokens than [CLS], for too few samples, and where no sample is
     above the probability floor.
     """
-    sites = checked.sites
-    if not isinstance(sites, NeuronSet):
-        raise InputError("sites is a mapping of named sets and estimates are of single neurons; use method='exact'")
-    if checked.request.token != 0:
-        raise InputError(f"estimates patch token 0 ([CLS]), not {checked.request.token!r}; use method='exact'")
-    engine.memory.candidates(
-        engine.shape, max(map(len, checked.encodings)), max(map(len, checked.encodings)), engine.backend
-    )
     progress = Progress(sys.stderr.isatty() if checked.request.progress is None else checked.request.progress)
     budget = how if isinstance(how, Budget) else None
     depth: Depth = "inside" if isinstance(how, Budget) else how
-    sweep = _make_sweep(engine, checked, depth, 0 if budget is None else budget.seed, store, progress)
+    sweep = make_sweep(engine, checked, depth, 0 if budget is None else budget.seed, store, progress)
     progress.say(
-        f"plan: predict {len(sites):,} neurons x {len(checked.encodings):,} samples x "
+        f"plan: predict {len(checked.sites):,} neurons x {len(checked.encodings):,} samples x "
         f"{len(checked.treatments)} treatments" + ("" if budget is None else ", then exact effects of a random few")
     )
     try:
@@ -112,12 +104,21 @@ def run_estimate(
     }
     manifest = {"settings": settings, "ids": [e.id for e in checked.encodings], "run": run}
     contrast = tables[-1] if len(tables) > len(names) else None
-    return Result.from_columns(sites, dict(zip(names, tables, strict=False)), contrast, manifest, checked.request.ci)
+    return Result.from_columns(
+        checked.sites, dict(zip(names, tables, strict=False)), contrast, manifest, checked.request.ci
+    )
 
 
-def _make_sweep(
+def make_sweep(
     engine: ExactEngine, checked: Checked, depth: Depth, seed: int, store: TileStore | None, progress: Progress
 ) -> TwoPhaseSweep:
+    """Both phases of a request, not yet begun. Raises InputError for what estimates cannot do."""
+    if not isinstance(checked.sites, NeuronSet):
+        raise InputError("sites is a mapping of named sets and estimates are of single neurons; use method='exact'")
+    if checked.request.token != 0:
+        raise InputError(f"estimates patch token 0 ([CLS]), not {checked.request.token!r}; use method='exact'")
+    longest = max(map(len, checked.encodings))
+    engine.memory.candidates(engine.shape, longest, longest, engine.backend)
     groups = [g for g in checked.groups if isinstance(g, Group)]
     predictor = Predictor(
         LinearEngine.create(engine),
@@ -194,10 +195,7 @@ class _Round:
         )
 
     def begin(self, sweep: TwoPhaseSweep) -> None:
-        two = sweep.two
-        two.exact |= self.everywhere
-        two.corrections.forget(self.everywhere)
-        two.expected = np.where(self.everywhere, 1.0, self.expected)
+        sweep.begin_round(self.expected, self.everywhere)
 
 
 @dataclass
@@ -236,15 +234,7 @@ def _pairs_left(sweep: TwoPhaseSweep, budget: Budget) -> float:
 
 
 def _predict(sweep: TwoPhaseSweep) -> dict[str, Any]:
-    total = sum(map(len, sweep.encodings))
-    sweep.progress.start(total, sum(map(len, sweep.encodings[: sweep.one.done])))
-    sweep.predict()
-    sweep.progress.close()
-    if not sweep.kept:
-        raise InputError(
-            f"no sample reaches probability_floor = {sweep.probability_floor}; choose a lower one, or samples whose "
-            "base probability of the target is higher"
-        )
+    sweep.predict_all()
     return {}
 
 
@@ -256,9 +246,7 @@ def _round(sweep: TwoPhaseSweep) -> int:
         f"round {two.round + 1}: about {two.expected[~two.exact].sum():,.0f} exact pairs on {len(visited):,} samples"
         + (f", {on_all:,} neurons on all" if on_all else "")
     )
-    sweep.progress.start(sum(len(sweep.encodings[i]) for i in visited), 0)
     sweep.sample_round()
-    sweep.progress.close()
     return len(visited)
 
 

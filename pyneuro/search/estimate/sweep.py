@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyneuro.effects import Moments, Response
+from pyneuro.errors import InputError
 from pyneuro.models.weights import Encoding
 from pyneuro.results import TileStore
 from pyneuro.search.estimate.corrections import Corrections, DesignError, Taken
@@ -131,8 +132,9 @@ class TwoPhaseSweep:
         """Of the estimates as they stand."""
         return DesignError.of(self.two.corrections, self.one.scale, self.groups, self.two.exact)
 
-    def predict(self) -> None:
-        """Phase 1."""
+    def predict_all(self) -> None:
+        """Phase 1. Raises InputError where no sample reaches the probability floor."""
+        self.progress.start(sum(map(len, self.encodings)), sum(map(len, self.encodings[: self.one.done])))
         with self._saving("phase-1", lambda: (self.one.done, self.one.to_arrays())) as save:
             while self.one.done < len(self.encodings):
                 number = self.one.done
@@ -148,6 +150,18 @@ class TwoPhaseSweep:
                 self.one.done += 1
                 self.progress.advance(len(encoding), self.predictor.neurons)
                 save()
+        self.progress.close()
+        if not self.kept:
+            raise InputError(
+                f"no sample reaches probability_floor = {self.probability_floor}; choose a lower one, or samples whose "
+                "base probability of the target is higher"
+            )
+
+    def begin_round(self, expected: Float, everywhere: Mask) -> None:
+        """Plan a round: pairs expected of each neuron, and neurons to evaluate on every sample, [N] each."""
+        self.two.exact |= everywhere
+        self.two.corrections.forget(everywhere)
+        self.two.expected = np.where(everywhere, 1.0, expected)
 
     def samples_of_round(self) -> Int:
         """The samples a round visits, in order: a simple random sample, or all."""
@@ -159,8 +173,9 @@ class TwoPhaseSweep:
         return np.sort(self._generator(0).choice(kept, visited, replace=False))
 
     def sample_round(self) -> None:
-        """Phase 2: one round. ``two.expected`` and ``two.exact`` say of which neurons how much."""
+        """Phase 2: the round that was begun, or is under way."""
         visited = self.samples_of_round()
+        self.progress.start(sum(len(self.encodings[i]) for i in visited), 0)
         share = len(visited) / len(self.kept)
         with self._saving("phase-2", lambda: (self.two.done, self.two.to_arrays())) as save:
             for number in visited[self.two.done :].tolist():
@@ -169,6 +184,7 @@ class TwoPhaseSweep:
                 self.progress.advance(len(self.encodings[number]), 0)
                 save()
             self.two.round, self.two.done, self.two.expected = self.two.round + 1, 0, np.zeros_like(self.two.expected)
+        self.progress.close()
 
     def _sample(self, number: int, share: float) -> None:
         found = self.predictor.predict(self.encodings[number])
