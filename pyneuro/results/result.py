@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
@@ -17,6 +18,7 @@ from pyneuro.effects import Moments
 from pyneuro.errors import InputError
 from pyneuro.results.environment import environment
 from pyneuro.results.files import discard_leftovers, read_json, sha256, to_json, writable_folder, write_atomic
+from pyneuro.results.significance import ALPHA, significance
 from pyneuro.results.store import check_same_settings
 from pyneuro.results.table import SITE_COLUMNS, Sites, describe, from_ranges, tabulate
 from pyneuro.sites import ModelShape, NeuronSet
@@ -178,6 +180,7 @@ class Result:
         by: str = "nie",
         absolute: bool = False,
         ascending: bool = False,
+        significant: float | None = None,
     ) -> pd.DataFrame:
         """The ``k`` first rows when ranked by a column; missing values last, ties in site order.
 
@@ -192,24 +195,56 @@ class Result:
             Rank by magnitude.
         ascending : bool
             Smallest first.
+        significant : float, optional
+            Rank only what is significant at this false discovery rate, see ``significance``; fewer than ``k`` rows, or
+            none, may be left.
+
+        Raises
+        ------
+        InputError
+            ``k`` is no positive whole number, or there is no such treatment, column or rate.
         """
-        if k < 1:
-            raise InputError(f"k = {k}; pass 1 or more")
-        if treatment == CONTRAST:
-            table = self.contrast()
-        elif treatment is None:
-            table = self.frame()
-        elif treatment in self.treatments:
-            table = self._frame[self._frame["treatment"] == treatment]
-        else:
-            known = [*self.treatments, CONTRAST]
-            raise InputError(f"treatment {treatment!r} is not in this result; choose one of {known}")
+        if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
+            raise InputError(f"k = {k!r}; pass a whole number, 1 or more")
+        table = self._rows(treatment)
+        if significant is not None:
+            table = table[significance(table, significant)["significant"]]
         numeric = [c for c in table.columns if c not in SITE_COLUMNS or c in ("layer", "neuron", "size")]
         if by not in numeric:
             raise InputError(f"by = {by!r} is not a column to rank by; choose one of {', '.join(numeric)}")
         key = table[by].abs() if absolute else table[by]
         order = key.sort_values(ascending=ascending, kind="stable", na_position="last").index[:k]
         return table.loc[order].reset_index(drop=True)
+
+    def significance(self, treatment: str | None = None, alpha: float = ALPHA) -> pd.DataFrame:
+        """Which effects are not 0, over the choice of texts, at a false discovery rate.
+
+        Parameters
+        ----------
+        treatment : str, optional
+            A treatment's name or ``"contrast"``; None gives every treatment, each a family of tests of its own.
+        alpha : float
+            Expected share of false discoveries among the significant at most, between 0 and 1.
+
+        Returns
+        -------
+        DataFrame
+            One row a site and treatment: ``site treatment nie se n``; ``p``, two-sided, by Student's t with n - 1
+            degrees of freedom (1 for an effect of exactly 0 on every sample, nan below two samples); ``q``, adjusted by
+            Benjamini & Hochberg (1995) over all rows of the treatment; ``significant``, q <= alpha.
+        """
+        return significance(self._rows(treatment), alpha).reset_index(drop=True)
+
+    def _rows(self, treatment: str | None) -> pd.DataFrame:
+        """Of one treatment, of the contrast, or (None) of all treatments."""
+        if treatment == CONTRAST:
+            return self.contrast()
+        if treatment is None:
+            return self.frame()
+        if treatment not in self.treatments:
+            known = [*self.treatments, CONTRAST]
+            raise InputError(f"treatment {treatment!r} is not in this result; choose one of {known}")
+        return self._frame[self._frame["treatment"] == treatment]
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write ``neurons.parquet``, ``contrast.parquet`` (with a contrast) and ``manifest.json``, each atomically.

@@ -40,12 +40,22 @@ def test_the_column_ranked_by_is_shown(run: Call, folder: Path) -> None:
     assert run("top", folder, "--by", "layer").status == 0
 
 
+def test_only_what_is_significant_is_ranked(run: Call, folder: Path) -> None:
+    result = pn.load_result(folder)
+    q = result.significance("HOL")["q"]
+    alpha = float(q.sort_values().iloc[3])
+    found = run("top", folder, "--treatment", "HOL", "--significant", repr(alpha), "--format", "csv")
+    assert sorted(pd.read_csv(io.StringIO(found.out))["site"]) == sorted(result.frame()["site"][: len(q)][q <= alpha])
+    assert run("top", folder, "--significant", 1e-300).out.startswith("nothing is significant")
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
         (("--by", "beauty"), "by = 'beauty'"),
         (("--treatment", "MOL"), "treatment 'MOL'"),
         (("-k", 0), "k = 0"),
+        (("--significant", 5), "alpha = 5.0"),
     ],
 )
 def test_questions_without_answer_are_refused(run: Call, folder: Path, words: tuple[object, ...], named: str) -> None:
