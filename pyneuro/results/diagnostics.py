@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ _CHANCE = 0.01
 
 def warnings_of(result: Result, k: int = 10) -> list[str]:
     """Warnings about a result, one sentence each; dominating samples are looked for in each treatment's top ``k``."""
-    out = []
+    out = _repeated(result)
     for treatment in result.treatments:
         table = result.top(k=len(result.frame()), treatment=treatment, absolute=True)
         out += _few_samples(table, treatment) + _dominated(table.head(k), treatment) + _zeros(table, treatment)
@@ -75,6 +75,18 @@ def _unlikely_count(cells: int, treatments: int, width: int) -> float:
         if width * stats.binom.sf(count - 1, cells, chance) < _CHANCE:
             return count
     return np.inf
+
+
+def _repeated(result: Result) -> list[str]:
+    counts = Counter(result.manifest.get("ids") or [])
+    repeated = [str(name) for name, count in counts.items() if count > 1]
+    if not repeated:
+        return []
+    names = ", ".join(repeated[:3]) + (", ..." if len(repeated) > 3 else "")
+    return [
+        f"{counted(len(repeated), 'sample id')} more than once ({names}): a text that is counted twice makes n too large "
+        "and every error too small; search on each once"
+    ]
 
 
 def _few_samples(table: pd.DataFrame, treatment: str) -> list[str]:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from pyneuro.errors import InputError
 from pyneuro.results.diagnostics import counted, warnings_of
+from pyneuro.results.reliability import HALVES
 from pyneuro.results.result import CONTRAST, Result
+from pyneuro.results.significance import ALPHA
 from pyneuro.sites import MODULES
+
+FEWEST_SAMPLES = 4  # of which significance and halves are worth a line
 
 
 def summary_text(result: Result, k: int = 10) -> str:
@@ -54,9 +59,21 @@ def _headline(result: Result) -> str:
             f"  {treatment}: {samples}, mean NIE {_number(rows['nie'].mean())}, median |NIE| "
             f"{_size(rows['nie'].abs().median())}, interval clear of 0 for {_share(clear)}"
         )
+        if rows["n"].max() >= FEWEST_SAMPLES:
+            lines.append(f"    {_uncertainty(result, str(treatment))}")
     coverage = float(result.manifest["result"]["ci"])
     lines.append(f"  Intervals cover {coverage:.0%} one at a time: {1 - coverage:.0%} clear 0 by chance.")
     return "\n".join(lines)
+
+
+def _uncertainty(result: Result, treatment: str) -> str:
+    """What of a treatment's effects is more than the noise of the texts."""
+    found = result.significance(treatment)
+    text = f"{found['significant'].sum():,} of {len(found):,} significant at a false discovery rate of {ALPHA:.0%}"
+    if not set(HALVES) <= set(result.frame().columns):
+        return text
+    halves = float(result.reliability(treatment)["spearman"].iloc[-1])
+    return text if np.isnan(halves) else f"{text}, split-half Spearman {halves:.2f}"
 
 
 def _ranking(result: Result, treatment: str, title: str, k: int) -> str:

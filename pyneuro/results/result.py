@@ -18,6 +18,7 @@ from pyneuro.effects import Moments
 from pyneuro.errors import InputError
 from pyneuro.results.environment import environment
 from pyneuro.results.files import discard_leftovers, read_json, sha256, to_json, writable_folder, write_atomic
+from pyneuro.results.reliability import reliability
 from pyneuro.results.significance import ALPHA, significance
 from pyneuro.results.store import check_same_settings
 from pyneuro.results.table import SITE_COLUMNS, Sites, describe, from_ranges, tabulate
@@ -234,6 +235,34 @@ class Result:
             Benjamini & Hochberg (1995) over all rows of the treatment; ``significant``, q <= alpha.
         """
         return significance(self._rows(treatment), alpha).reset_index(drop=True)
+
+    def reliability(self, treatment: str | None = None) -> pd.DataFrame:
+        """How well two halves of the samples agree (``nie_half_1``, ``nie_half_2``).
+
+        No other way to compute effects can be expected to agree with this ranking better than its halves, corrected
+        for their length, agree with each other: differences below that ceiling are noise of the choice of texts.
+
+        Parameters
+        ----------
+        treatment : str, optional
+            A treatment's name or ``"contrast"``; None gives every treatment.
+
+        Returns
+        -------
+        DataFrame
+            One row a treatment and module, and one over all modules (``module`` is "all"); for sets that one alone.
+            ``rows`` counts what is compared; ``pearson`` and ``spearman`` correlate the halves; ``reliability`` is
+            Pearson's r corrected to the length of all samples, 2r / (1 + r) (Spearman 1910; Brown 1910), which takes
+            the halves as equally long; ``recall_absolute_<p>`` and ``recall_signed_<p>`` are the share of one half's p
+            per cent of largest |NIE| and of largest NIE that is among the other's. nan where there is too little to
+            compare.
+
+        Raises
+        ------
+        InputError
+            No such treatment, or a result saved before halves were kept.
+        """
+        return reliability(self._rows(treatment))
 
     def _rows(self, treatment: str | None) -> pd.DataFrame:
         """Of one treatment, of the contrast, or (None) of all treatments."""

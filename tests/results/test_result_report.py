@@ -124,3 +124,34 @@ def test_two_layers_or_too_few_neurons_are_not_enough_to_flag() -> None:
 def test_no_row_is_no_report() -> None:
     with pytest.raises(InputError, match="k = 0; pass 1 or more"):
         summary_text(result_of(plain_mean(), samples=1), k=0)
+
+
+def test_the_report_says_how_much_is_more_than_noise() -> None:
+    mean = plain_mean()
+    mean[::2] = 0.0
+    result = result_of(mean)
+    lines = summary_text(result).splitlines()
+    halves = result.frame()[result.frame()["treatment"] == "HOL"][["nie_half_1", "nie_half_2"]]
+    spearman = halves.corr("spearman").iloc[0, 1]
+    said = f"    896 of 1,792 significant at a false discovery rate of 5%, split-half Spearman {spearman:.2f}"
+    assert lines[2] == said
+    assert "significant" not in summary_text(result_of(mean, samples=3))
+
+
+def test_a_report_of_an_old_folder_has_no_halves() -> None:
+    result = result_of(plain_mean())
+    old = Result(result.manifest, result.frame().drop(columns=["nie_half_1", "nie_half_2"]), None)
+    assert "significant" in summary_text(old)
+    assert "split-half" not in summary_text(old)
+
+
+def test_a_text_counted_twice_is_warned_of() -> None:
+    result = result_of(plain_mean())
+    for ids, said in (
+        ([f"pair {i}" for i in range(40)], None),
+        (["a", "b", "a", "c"], "1 sample id more than once (a): "),
+        (list("aabbccdd"), "4 sample ids more than once (a, b, c, ...): "),
+    ):
+        warnings = warnings_of(Result({**result.manifest, "ids": ids}, result.frame(), None))
+        assert [w for w in warnings if "more than once" in w] == [w for w in warnings if said and w.startswith(said)]
+        assert len(warnings) == (said is not None)
