@@ -17,7 +17,7 @@ if "torch" not in _sys.modules:
 
 import torch as _torch  # noqa: F401 (before the native module: one OpenMP runtime for both)
 
-from pyneuro import baselines, data
+from pyneuro import baselines, data, screens
 from pyneuro.engine.intervention import Intervention
 from pyneuro.engine.values import Values, mean_activations
 from pyneuro.errors import BackendError, InputError, PyneuroError, ResumeError
@@ -49,6 +49,7 @@ __all__ = [
     "mean_activations",
     "register_adapter",
     "save_figures",
+    "screens",
     "search",
     "summary_text",
     "wrap",

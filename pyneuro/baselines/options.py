@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any, Literal, TypedDict
 
 from pyneuro.baselines.patching import Patching, model_dtype
-from pyneuro.effects import ResponseName
+from pyneuro.effects import Response, ResponseName
 from pyneuro.engine.intervention import Kind
 from pyneuro.engine.values import Values
 from pyneuro.errors import InputError
@@ -49,6 +49,8 @@ def run_baseline(
     options: Mapping[str, Any],
     *,
     takes_sets: bool = False,
+    how: Mapping[str, Any] | None = None,
+    read: Callable[[Response], Response] | None = None,
 ) -> Result:
     """Check what a baseline was given and search with it.
 
@@ -60,6 +62,10 @@ def run_baseline(
         The evaluator, from how to patch, the batch size and the request.
     takes_sets : bool
         Whether ``sites`` may map names to sets that are patched jointly.
+    how : dict, optional
+        The method's own settings, for the manifest.
+    read : callable, optional
+        As for ``run_search``.
 
     Raises
     ------
@@ -79,7 +85,7 @@ def run_baseline(
             f"{method} patches single neurons and sites is a mapping of {len(request.sites)} named sets; pass names or "
             "a NeuronSet, or use neurons_in_batch or pyneuro.search, which patch sets jointly"
         )
-    how = {"method": method, "batch_size": batch_size, "dtype": str(model_dtype(clf)).removeprefix("torch.")}
+    computed = {"method": method, "batch_size": batch_size, "dtype": str(model_dtype(clf)).removeprefix("torch.")}
     return run_search(
         clf,
         pairs,
@@ -88,5 +94,6 @@ def run_baseline(
         lambda checked: make(
             Patching(clf, request.convention, checked.intervention, checked.request.token), batch_size, request
         ),
-        how,
+        {**computed, **(how or {})},
+        read,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import torch
@@ -202,6 +202,8 @@ def run_search(
         From the checked request to the evaluator.
     how : dict
         What computes, for the manifest; a search resumes only under the same.
+    read : callable, optional
+        From the response asked for to the one that makes effects of what the evaluator returns, where it is another.
     """
     return _finish(
         clf,
@@ -210,6 +212,7 @@ def run_search(
         request,
         lambda checked, settings, store: _run(checked, make_evaluator, settings, store),
         how,
+        read,
     )
 
 
@@ -224,6 +227,8 @@ def _finish(
 ) -> Result:
     """Check a request, run it in its folder, and save the result there."""
     checked = check_request(clf, pairs, values, request)
+    if read is not None:
+        checked = replace(checked, response=read(checked.response))
     settings = {**describe(checked, clf, values), **how}
     if request.out is None:
         return run(checked, settings, None)

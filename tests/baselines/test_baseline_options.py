@@ -27,7 +27,6 @@ BASELINES = [
     baselines.neurons_in_batch,
     baselines.suffix_only,
     baselines.vmap_hooks,
-    baselines.attribution_patching,
 ]
 SITES = ["L0.Q.1", "L1.K.2", "L1.AO.*", "L0.I.5"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyneuro import baselines
+from pyneuro import baselines, screens
 from pyneuro.models import Classifier
 from pyneuro.sites import CONVENTIONS, MODULES
 from tests.baselines import by_hand
@@ -26,7 +26,7 @@ def error(strength: float, **how: object) -> float:
     """Relative L2 error of the estimates when every value moves by `strength` times a random one."""
     values = random_values(small(), convention=str(how.get("convention", "linear")))
     options = {"intervention": "add", "strength": strength, **how}
-    estimate = baselines.attribution_patching(small(), PAIRS[:3], values, **options).frame()["log_nie"]
+    estimate = screens.attribution_patching(small(), PAIRS[:3], values, **options).frame()["log_nie"]
     exact = baselines.neurons_in_batch(small(), PAIRS[:3], values, **options).frame()["log_nie"]
     return float(np.linalg.norm(estimate - exact) / np.linalg.norm(exact))
 
@@ -51,7 +51,7 @@ def test_replacing_by_a_value_near_the_own_one_is_exact_to_first_order():
     near = by_hand.Values.from_arrays({("near", *site): own["a"] + 1e-6}, convention="linear")
     found, wanted = (
         f(clf, pair, near, sites=["L1.V.*"]).frame()["nie"]
-        for f in (baselines.attribution_patching, baselines.neurons_in_batch)
+        for f in (screens.attribution_patching, baselines.neurons_in_batch)
     )
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-13)
 
@@ -60,7 +60,7 @@ def test_the_log_ratio_is_the_gradient_of_log_p_times_the_change_to_first_order(
     """As attribution patching is usually written, by hand: one backward of log p."""
     clf, pair, strength = small(), PAIRS[0], 1e-6
     values = random_values(clf)
-    found = baselines.attribution_patching(clf, pair, values, intervention="add", strength=strength).frame()
+    found = screens.attribution_patching(clf, pair, values, intervention="add", strength=strength).frame()
     for layer in range(3):
         for module in MODULES:
             outputs: list[torch.Tensor] = []
@@ -79,7 +79,7 @@ def test_the_log_ratio_is_the_gradient_of_log_p_times_the_change_to_first_order(
 def test_estimated_logits_are_linear_in_the_change():
     values = random_values(small(), "HOL", "LOL")
     once, thrice = (
-        baselines.attribution_patching(
+        screens.attribution_patching(
             small(), PAIRS[:4], values, intervention="add", strength=strength, response="logit_difference"
         ).frame()["nie"]
         for strength in (1.0, 3.0)
@@ -92,7 +92,7 @@ def test_estimated_logits_are_linear_in_the_change():
 def test_padding_and_batch_size_do_not_matter(arch: str, token: int | str):
     values = random_values(small(arch))
     one, three, whole = (
-        baselines.attribution_patching(small(arch), PAIRS, values, batch_size=size, token=token).frame()["nie"]
+        screens.attribution_patching(small(arch), PAIRS, values, batch_size=size, token=token).frame()["nie"]
         for size in (1, 3, 100)
     )
     np.testing.assert_allclose(three, one, rtol=1e-8, atol=1e-13)
@@ -104,9 +104,9 @@ def test_gradients_are_taken_whatever_the_caller_has_switched_off(around: type[A
     frozen = make_tiny(dtype=torch.float64, layers=3, hidden=12, heads=2, intermediate=20)
     frozen.model.requires_grad_(False)
     values = random_values(small())
-    wanted = baselines.attribution_patching(small(), PAIRS[:2], values).frame()["nie"]
+    wanted = screens.attribution_patching(small(), PAIRS[:2], values).frame()["nie"]
     with around():
-        found = baselines.attribution_patching(frozen, PAIRS[:2], values).frame()["nie"]
+        found = screens.attribution_patching(frozen, PAIRS[:2], values).frame()["nie"]
     np.testing.assert_array_equal(found, wanted)
     assert all(p.grad is None and not p.requires_grad for p in frozen.model.parameters())
 
@@ -115,6 +115,6 @@ def test_the_bundled_model_is_estimated_from_float32(bundled: Classifier):
     """On a trained model with changes of the size of the activations: the right picture, not the right numbers."""
     values = random_values(bundled)
     sites = [f"L3.V.{i}" for i in range(0, 384, 12)]
-    estimate = baselines.attribution_patching(bundled, PAIRS[:2], values, sites=sites).frame()["nie"]
+    estimate = screens.attribution_patching(bundled, PAIRS[:2], values, sites=sites).frame()["nie"]
     exact = baselines.suffix_only(bundled, PAIRS[:2], values, sites=sites).frame()["nie"]
     assert np.corrcoef(estimate, exact)[0, 1] > 0.9
