@@ -71,7 +71,6 @@ def main() -> None:
         "linear, planned": {"method": "linear"},
         "estimate, tolerance 1": {"method": "estimate", "tolerance": 1.0},
         "estimate, tolerance 0.5": {"method": "estimate"},
-        "estimate, tolerance 0.2": {"method": "estimate", "tolerance": 0.2},
     }
     for name, how in ways.items():
         started = time.perf_counter()

@@ -22,8 +22,8 @@ from pyneuro.engine.intervention import Intervention
 from pyneuro.engine.values import Values, mean_activations
 from pyneuro.errors import BackendError, InputError, PyneuroError, ResumeError
 from pyneuro.models import Classifier, bundled_model, load, register_adapter, wrap
-from pyneuro.results import Result, load_result, save_figures, summary_text
-from pyneuro.search import search
+from pyneuro.results import Comparison, Result, compare, load_result, save_figures, summary_text
+from pyneuro.search import TopK, search, top_k
 from pyneuro.sites import MODULES, ModelShape, Neuron, NeuronSet
 
 __version__ = "0.1.0"
@@ -32,6 +32,7 @@ __all__ = [
     "MODULES",
     "BackendError",
     "Classifier",
+    "Comparison",
     "InputError",
     "Intervention",
     "ModelShape",
@@ -40,9 +41,11 @@ __all__ = [
     "PyneuroError",
     "Result",
     "ResumeError",
+    "TopK",
     "Values",
     "baselines",
     "bundled_model",
+    "compare",
     "data",
     "load",
     "load_result",
@@ -52,5 +55,6 @@ __all__ = [
     "screens",
     "search",
     "summary_text",
+    "top_k",
     "wrap",
 ]

@@ -16,6 +16,8 @@ FEW_SAMPLES = 30
 DOMINANT_SHARE = 0.5
 #: Share of neurons with an effect of exactly 0 above which the patches themselves are in doubt.
 MANY_ZEROS = 0.25
+#: What a prediction leaves out, against the effect (root mean squares), above which it tells little.
+FAR_FROM_LINEAR = 0.5
 _LEADERS = 3
 _CHANCE = 0.01
 
@@ -25,7 +27,9 @@ def warnings_of(result: Result, k: int = 10) -> list[str]:
     out = _repeated(result)
     for treatment in result.treatments:
         table = result.top(k=len(result.frame()), treatment=treatment, absolute=True)
-        out += _few_samples(table, treatment) + _dominated(table.head(k), treatment) + _zeros(table, treatment)
+        strongest = table.head(k)
+        out += _few_samples(table, treatment) + _dominated(strongest, treatment) + _not_linear(strongest, treatment)
+        out += _zeros(table, treatment)
     for index, cells in outlier_coordinates(result).items():
         out.append(
             f"coordinate {index} leads in {len(cells)} AO/O cells ({', '.join(cells)}): perhaps an outlier dimension "
@@ -84,8 +88,8 @@ def _repeated(result: Result) -> list[str]:
         return []
     names = ", ".join(repeated[:3]) + (", ..." if len(repeated) > 3 else "")
     return [
-        f"{counted(len(repeated), 'sample id')} more than once ({names}): a text that is counted twice makes n too large "
-        "and every error too small; search on each once"
+        f"{counted(len(repeated), 'sample id')} more than once ({names}): a text that is counted twice makes n too "
+        "large and every error too small; search on each once"
     ]
 
 
@@ -104,6 +108,19 @@ def _dominated(strongest: pd.DataFrame, treatment: str) -> list[str]:
     return [
         f"{treatment}: a single sample carries more than {DOMINANT_SHARE:.0%} of the effect of {len(rows)} of the top "
         f"{len(strongest)} ({sites}); read log_nie or ratio_of_means beside nie"
+    ]
+
+
+def _not_linear(strongest: pd.DataFrame, treatment: str) -> list[str]:
+    if "nonlinearity" not in strongest:
+        return []
+    rows = strongest[strongest["surprising"] | (strongest["nonlinearity"] > FAR_FROM_LINEAR)]
+    if not len(rows):
+        return []
+    sites = ", ".join(rows["site"].head(3)) + (", ..." if len(rows) > 3 else "")
+    return [
+        f"{treatment}: the effects of {len(rows)} of the top {len(strongest)} are far from linear ({sites}); their "
+        "estimates lean on exact pairs, see nonlinearity and exact_pairs"
     ]
 
 

@@ -61,6 +61,12 @@ def _headline(result: Result) -> str:
         )
         if rows["n"].max() >= FEWEST_SAMPLES:
             lines.append(f"    {_uncertainty(result, str(treatment))}")
+    run = result.manifest.get("run", {})
+    if "exact_pairs" in run:
+        lines.append(
+            f"  Estimated: {counted(run['exact_pairs'], 'exact pair')} in {counted(run['rounds'], 'round')}, "
+            f"{_share(run['tolerance_met'])} of the means within tolerance ({run['ended']})."
+        )
     coverage = float(result.manifest["result"]["ci"])
     lines.append(f"  Intervals cover {coverage:.0%} one at a time: {1 - coverage:.0%} clear 0 by chance.")
     return "\n".join(lines)

@@ -39,8 +39,8 @@ class TopK:
     Attributes
     ----------
     neurons : DataFrame
-        Those that are among the k strongest, strongest first: ``site, nie, low, high, exact_pairs``. The bounds hold for
-        all neurons searched at once.
+        Those that are among the k strongest, strongest first: ``site, nie, low, high, exact_pairs``. The bounds hold
+        for all neurons at once.
     undecided : DataFrame
         Those that could not be separated from rank k, by a budget or because they are equal; empty otherwise.
     delta : float
@@ -78,9 +78,9 @@ def top_k(
 ) -> TopK:
     """The k neurons with the largest mean effect over these samples, with probability at least 1 - `delta`.
 
-    Every neuron is estimated from a few exact pairs; those whose intervals reach over rank k are sampled further, and
-    at last evaluated on every sample (Even-Dar et al. 2006 call it successive elimination). Intervals share `delta` among
-    all neurons and rounds (Bonferroni), and rest on Student's t as those of ``search(method="estimate")`` do.
+    Successive elimination (Even-Dar et al. 2006): every neuron is estimated from a few exact pairs; those whose
+    intervals reach over rank k are sampled further, and at last evaluated on every sample. Intervals share `delta`
+    among all neurons and rounds (Bonferroni), and rest on Student's t as those of ``search(method="estimate")`` do.
 
     Parameters
     ----------
@@ -92,8 +92,8 @@ def top_k(
     order : "absolute", "signed" or "negative"
         Largest |effect|, largest effect, or smallest.
     treatment : str, optional
-        A treatment, or "contrast" (the first treatment minus the second). Default: the contrast where there is one, else
-        the only treatment.
+        A treatment, or "contrast" (the first minus the second). Default: the contrast where there is one, else the only
+        treatment.
     budget : int, optional
         Exact pairs at most, about; what is not separated by then is listed as undecided.
     seed : int
