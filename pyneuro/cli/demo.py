@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
 
     exact = _trial(clf, roles.nie, values, args.convention)
     left = 60 * args.minutes - (time.monotonic() - started) - RESERVE
-    samples = _fitting(clf, roles.nie, values, PREDICTING * left, args)
+    samples = _fitting(clf, roles.nie, values, PREDICTING * left, args.convention, args.seed)
     method = "estimate" if len(samples) >= FEWEST_SAMPLES else "exact"
     counts = ", ".join(f"{count} {label}" for label, count in samples.label_counts.items())
     runs = len(neurons) * len(samples) * len(values.treatments)
@@ -146,16 +146,16 @@ def _work(shape: ModelShape, tokens: int, neurons: NeuronSet) -> float:
     return sum(len(index) * (1e5 + patch_flops(shape, tokens, *site)) for site, index in neurons.groups())
 
 
-def _fitting(clf: Classifier, pairs: Pairs, values: Values, seconds: float, args: argparse.Namespace) -> Pairs:
+def _fitting(clf: Classifier, pairs: Pairs, values: Values, seconds: float, convention: str, seed: int) -> Pairs:
     """The largest balanced sample, up to FULL, whose predictions fit the time; at least one pair a label."""
     trial = pairs[:TRIAL_SAMPLES]
-    result = search(clf, trial, values, method="linear", depth="inside", convention=args.convention, progress=False)
+    result = search(clf, trial, values, method="linear", depth="inside", convention=convention, progress=False)
     a_token = float(result.manifest["run"]["seconds"]) / sum(len(clf.encode(pair)) for pair in trial)
     labels = len(pairs.label_counts)
     most = min(FULL, labels * min(pairs.label_counts.values())) // labels * labels
-    best = balanced_sample(pairs, labels, seed=args.seed)
+    best = balanced_sample(pairs, labels, seed=seed)
     for n in sorted({max(labels, round(most * share) // labels * labels) for share in np.linspace(0.05, 1, 20)}):
-        more = balanced_sample(pairs, n, seed=args.seed)
+        more = balanced_sample(pairs, n, seed=seed)
         if a_token * sum(len(clf.encode(pair)) for pair in more) > seconds:
             break
         best = more
