@@ -34,6 +34,7 @@ class Options(TypedDict, total=False):
     token: int | Literal["all"]
     probability_floor: float | None
     ci: float
+    bootstrap: int
     out: str | os.PathLike[str] | None
     resume: bool
     progress: bool | None

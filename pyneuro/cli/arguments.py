@@ -136,6 +136,13 @@ def add_effect_options(parser: argparse.ArgumentParser) -> None:
         help="leave out samples whose base probability of the target is below P (Vig et al. use 0.01)",
     )
     group.add_argument("--ci", type=float, default=0.95, metavar="P", help="coverage of the intervals (default 0.95)")
+    group.add_argument(
+        "--bootstrap",
+        type=int,
+        default=0,
+        metavar="N",
+        help="replicates of a bootstrap over samples, columns boot_se, boot_low, boot_high (default 0, none)",
+    )
 
 
 def add_method_options(parser: argparse.ArgumentParser) -> None:

@@ -96,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
         memory=args.memory,
         probability_floor=args.probability_floor,
         ci=args.ci,
+        bootstrap=args.bootstrap,
         out=None if out is None else out.path,
         resume=args.resume,
     )
@@ -136,6 +137,7 @@ def _check(args: argparse.Namespace, clf: Classifier) -> None:
         foil=args.foil,
         probability_floor=args.probability_floor,
         ci=args.ci,
+        bootstrap=args.bootstrap,
     )
     check_response(clf, request)
 

@@ -91,4 +91,5 @@ def _chosen(values: Float, k: int) -> Float:
     """Probability [N] of being among the k largest when ties are broken at random."""
     cut = np.partition(values, -k)[-k]
     above, tied = values > cut, values == cut
-    return np.where(tied, (k - above.sum()) / tied.sum(), above)
+    chosen: Float = np.where(tied, (k - above.sum()) / tied.sum(), above)
+    return chosen

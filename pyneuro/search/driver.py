@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from pyneuro.effects import Moments, Response
+from pyneuro.effects import Bootstrap, Moments, Response, Terms
 from pyneuro.models.weights import Encoding
-from pyneuro.results import TileStore
+from pyneuro.results import CONTRAST, TileStore
 from pyneuro.search.evaluator import Evaluator, Float
 from pyneuro.search.progress import Progress
 from pyneuro.search.targets import Group, SetGroup
@@ -27,34 +27,55 @@ SAVE_SHARE = 0.05  # of the time at most goes into saving
 
 @dataclass
 class GroupState:
-    """Moments of a group's candidates by treatment (and their contrast), and how many samples they hold."""
+    """Moments of a group's candidates by treatment (and their contrast), and how many samples they hold.
+
+    ``bootstraps`` are by treatment, the contrast's under ``"contrast"``; empty where not asked for.
+    """
 
     treatments: dict[str, Moments]
     contrast: Moments | None
     done: int = 0
     left_out: tuple[int, ...] = ()  # samples below the probability floor
+    bootstraps: dict[str, Bootstrap] = field(default_factory=dict)
 
     @classmethod
-    def fresh(cls, names: Sequence[str], size: int) -> GroupState:
-        contrast = Moments.zeros(size) if len(names) >= 2 else None
-        return cls({name: Moments.zeros(size) for name in names}, contrast)
+    def fresh(cls, names: Sequence[str], size: int, replicates: int = 0) -> GroupState:
+        out = cls({name: Moments.zeros(size) for name in names}, Moments.zeros(size) if len(names) >= 2 else None)
+        if replicates:
+            out.bootstraps = {name: Bootstrap.zeros(replicates, size) for name in out.names}
+        return out
+
+    @property
+    def names(self) -> list[str]:
+        """Of the treatments, and of the contrast where there is one."""
+        return [*self.treatments, *([] if self.contrast is None else [CONTRAST])]
+
+    def columns(self, name: str, ci: float) -> dict[str, np.ndarray]:
+        """Columns of the result table for a treatment or the contrast, [n]."""
+        moments = self.treatments.get(name, self.contrast)
+        assert moments is not None  # one of ``names``
+        return moments.summary(ci) | (self.bootstraps[name].columns(ci) if self.bootstraps else {})
 
     def arrays(self) -> dict[str, np.ndarray]:
-        parts = {**{f"treatment.{name}": m for name, m in self.treatments.items()}}
+        parts: dict[str, Moments | Bootstrap] = {f"treatment.{name}": m for name, m in self.treatments.items()}
         if self.contrast is not None:
             parts["contrast"] = self.contrast
+        parts |= {f"bootstrap.{name}": b for name, b in self.bootstraps.items()}
         arrays = {f"{part}/{name}": array for part, m in parts.items() for name, array in m.to_arrays().items()}
         return {**arrays, "left_out": np.array(self.left_out, dtype=np.int64)}
 
     @classmethod
     def from_arrays(cls, names: Sequence[str], done: int, arrays: dict[str, np.ndarray]) -> GroupState:
-        def part(prefix: str) -> Moments:
+        def part(prefix: str) -> dict[str, np.ndarray]:
             start = f"{prefix}/"
-            return Moments.from_arrays({k[len(start) :]: v for k, v in arrays.items() if k.startswith(start)})
+            return {k[len(start) :]: v for k, v in arrays.items() if k.startswith(start)}
 
-        contrast = part("contrast") if len(names) >= 2 else None
-        left_out = tuple(arrays["left_out"].tolist())
-        return cls({name: part(f"treatment.{name}") for name in names}, contrast, done, left_out)
+        treatments = {name: Moments.from_arrays(part(f"treatment.{name}")) for name in names}
+        contrast = Moments.from_arrays(part("contrast")) if len(names) >= 2 else None
+        out = cls(treatments, contrast, done, tuple(arrays["left_out"].tolist()))
+        replicated = {name: part(f"bootstrap.{name}") for name in out.names}
+        out.bootstraps = {name: Bootstrap.from_arrays(found) for name, found in replicated.items() if found}
+        return out
 
     def copy(self) -> GroupState:
         """An independent state with the same numbers."""
@@ -63,10 +84,15 @@ class GroupState:
     def add(self, response: Response, logits: Float, delta: Float, label: str | None, sample: int) -> None:
         """One sample: logits [C], delta [T, n, C]."""
         terms = [response.terms(logits, d) for d in delta]
-        for moments, found in zip(self.treatments.values(), terms, strict=True):
-            moments.update(found, label, sample)
+        for name, found in zip(self.treatments, terms, strict=True):
+            self._count(name, self.treatments[name], found, label, sample)
         if self.contrast is not None:
-            self.contrast.update(terms[0] - terms[1], label, sample)
+            self._count(CONTRAST, self.contrast, terms[0] - terms[1], label, sample)
+
+    def _count(self, name: str, moments: Moments, terms: Terms, label: str | None, sample: int) -> None:
+        moments.update(terms, label, sample)
+        if self.bootstraps:
+            self.bootstraps[name].update(terms.effect, sample)
 
 
 @dataclass
@@ -85,6 +111,8 @@ class Sweep:
         Samples whose base probability of the target is below it are left out.
     store : TileStore or None
     progress : Progress
+    bootstrap : int
+        Replicates; 0 for none.
     """
 
     evaluator: Evaluator
@@ -95,6 +123,7 @@ class Sweep:
     probability_floor: float | None
     store: TileStore | None
     progress: Progress
+    bootstrap: int = 0
     states: dict[str, GroupState] = field(default_factory=dict)
     patched_runs: int = 0
     seconds: float = 0.0
@@ -104,7 +133,7 @@ class Sweep:
         for group in self.groups:
             found = None if self.store is None else self.store.read(group.name)
             self.states[group.name] = (
-                GroupState.fresh(self.treatments, len(group))
+                GroupState.fresh(self.treatments, len(group), self.bootstrap)
                 if found is None
                 else GroupState.from_arrays(self.treatments, *found)
             )

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pyneuro.data.pairs import LABELS
 from pyneuro.effects import Response
+from pyneuro.effects.bootstrap import check_replicates
 from pyneuro.engine.intervention import Intervention
 from pyneuro.engine.values import Values
 from pyneuro.errors import InputError
@@ -35,6 +36,7 @@ class Request:
     token: int | Literal["all"] = 0
     probability_floor: float | None = None
     ci: float = 0.95
+    bootstrap: int = 0
     out: str | os.PathLike[str] | None = None
     resume: bool = False
     progress: bool | None = None
@@ -71,6 +73,8 @@ def check_request(
     sites = resolve_sites(request.sites, clf.shape)
     groups = make_groups(sites, _values(clf, values, request, intervention, sites))
     response = check_response(clf, request)
+    if request.bootstrap and len(samples) < 2:
+        raise InputError(f"bootstrap = {request.bootstrap} draws from a single sample; pass two pairs or more, or 0")
     treatments = list(values.treatments) if values is not None else [intervention.kind]
     if CONTRAST in treatments:
         raise InputError(f"a treatment cannot be called {CONTRAST!r}, the name of the contrast; rename it")
@@ -141,7 +145,7 @@ def _values(
 
 
 def check_response(clf: Classifier, request: Request) -> Response:
-    """The response of a request, its target, foil, floor and coverage found good.
+    """The response of a request, its target, foil, floor, coverage and replicates found good.
 
     Raises InputError naming what is not.
     """
@@ -150,6 +154,8 @@ def check_response(clf: Classifier, request: Request) -> Response:
         raise InputError(f"probability_floor = {floor!r}; pass a number in [0, 1), such as 0.01")
     if not (is_number(request.ci) and 0 < request.ci < 1):
         raise InputError(f"ci = {request.ci!r} is not a coverage; pass a number between 0 and 1, such as 0.95")
+    if request.bootstrap != 0 or isinstance(request.bootstrap, bool):
+        check_replicates(request.bootstrap)
     if request.foil is None:
         return Response(request.response, target)  # type: ignore[arg-type]
     foil = clf.target_index(request.foil)
@@ -194,4 +200,5 @@ def describe(checked: Checked, clf: Classifier, values: Values | None) -> dict[s
         "intervention": asdict(checked.intervention),
         "token": request.token,
         "probability_floor": request.probability_floor,
+        "bootstrap": int(request.bootstrap),
     }

@@ -147,6 +147,19 @@ def test_a_floor_leaves_out_the_same_samples_after_a_stop(run, stopper, clf, tmp
     assert_identical(run(out=tmp_path, resume=True, **options), whole)
 
 
+@pytest.mark.parametrize("count", [3, 17])
+def test_a_bootstrap_goes_on_with_the_same_weights(count, run, whole, stopper, tmp_path):
+    options = {"bootstrap": 40}
+    once = run(**options)
+    interrupted(run, stopper, tmp_path, count, **options)
+    assert_identical(run(out=tmp_path, resume=True, **options), once)
+    assert len(stopper.tiles) == 32 - count
+    pd.testing.assert_frame_equal(once.frame()[whole.frame().columns], whole.frame(), check_exact=True)
+    for table in (once.frame(), once.contrast()):
+        assert table[["boot_se", "boot_low", "boot_high"]].notna().all(axis=None)
+        assert (table["boot_se"] / table["se"]).median() == pytest.approx(1, abs=0.3)
+
+
 @pytest.mark.parametrize("change", [{"ci": 0.8}, {"memory": 2**30}, {"progress": True}], ids=lambda c: next(iter(c)))
 def test_what_does_not_change_the_samples_effects_may_change_at_a_resume(change, run, whole, stopper, tmp_path):
     interrupted(run, stopper, tmp_path, 9)
@@ -260,6 +273,7 @@ REFUSED = {
     "intervention.strength": lambda clf: {"intervention": "add", "strength": 0.5},
     "token": lambda clf: {"token": 1},
     "probability_floor": lambda clf: {"probability_floor": 0.01},
+    "bootstrap": lambda clf: {"bootstrap": 20},
     "precision": lambda clf: {"precision": "float64"},
 }
 
