@@ -41,7 +41,7 @@ def test_it_searches_every_neuron_and_says_what_it_did(run: Call, model: Path, t
 def test_it_takes_data_of_ones_own(run: Call, model: Path, corpus: Path, tmp_path: Path) -> None:
     found = run("demo", "--data", corpus, "--model", model, "--minutes", 0.02, "--out", tmp_path)
     assert found.status == 0, found.err
-    assert "by method 'estimate'" in found.out
+    assert "by method 'exact'" in found.out  # one sample a label is too few to estimate from
     assert f"--data {corpus}" in found.out
 
 
