@@ -160,8 +160,9 @@ class Result:
 
         Columns ``site layer module neuron treatment``, then those of ``Moments.summary``: ``nie se ci_low ci_high
         log_nie log_se diff diff_se ratio_of_means min max min_sample max_sample largest_share n``, means over two
-        halves of the samples ``nie_half_1 nie_half_2`` and, by gold class, ``nie_<class> se_<class> n_<class>``. For
-        sets, layer, module and neuron are missing and ``size`` counts the neurons.
+        halves of the samples ``nie_half_1 nie_half_2`` and, by gold class, ``nie_<class> se_<class> n_<class>``; with
+        a bootstrap, ``boot_se boot_low boot_high``. For sets, layer, module and neuron are missing and ``size`` counts
+        the neurons.
         """
         return self._frame.copy()
 
@@ -239,8 +240,9 @@ class Result:
     def reliability(self, treatment: str | None = None) -> pd.DataFrame:
         """How well two halves of the samples agree (``nie_half_1``, ``nie_half_2``).
 
-        No other way to compute effects can be expected to agree with this ranking better than its halves, corrected
-        for their length, agree with each other: differences below that ceiling are noise of the choice of texts.
+        This is the noise ceiling of a ranking: the same search on other texts would agree with it no better than its
+        halves, corrected for their length, agree with each other. What is computed on the same texts shares their noise
+        and may agree better.
 
         Parameters
         ----------
