@@ -15,6 +15,7 @@ import torch
 from pyneuro.data.pairs import LABELS
 from pyneuro.engine.exact import ExactEngine
 from pyneuro.engine.linear import Depth, LinearEngine
+from pyneuro.engine.plan import forward_flops, patch_flops
 from pyneuro.errors import InputError
 from pyneuro.results import Result, TileStore
 from pyneuro.search.estimate.corrections import DesignError
@@ -31,6 +32,7 @@ FIRST_PAIRS = 5.0  # expected of every neuron in the first round
 GROWTH = 4.0  # a round multiplies what is known of a neuron by this at most
 MARGIN = 1.1  # sampled beyond what the variance so far asks for
 MOST_ROUNDS = 12
+PAIRS_A_SAMPLE = 10  # exact in the time of a sample's predictions: a guess before the first round
 REMAINDER = 0.02  # of a budget: not worth another round
 EXACT_SHARE = 0.25  # of the samples: a neuron that needs more is evaluated on all
 FEWEST_SAMPLES = 8  # of which a random few tell anything
@@ -84,7 +86,11 @@ def run_estimate(
         f"{len(checked.treatments)} treatments" + ("" if budget is None else ", then exact effects of a random few")
     )
     try:
-        run = _predict(sweep) if budget is None else run_rounds(sweep, budget, checked.request.ci)
+        run: dict[str, Any] = {}
+        if budget is None:
+            sweep.predict_all()
+        else:
+            run = run_rounds(sweep, budget, checked.request.ci)
     except KeyboardInterrupt:
         progress.close()
         if store is not None:
@@ -144,7 +150,7 @@ def run_rounds(sweep: TwoPhaseSweep, budget: Budget, ci: float) -> dict[str, Any
             f"{FEWEST_SAMPLES}, or use method='exact'"
         )
     clock = _Clock(budget.seconds)
-    _predict(sweep)
+    sweep.predict_all()
     clock.predicted(sweep)
     ended = "tolerance met"
     while True:
@@ -209,6 +215,7 @@ class _Clock:
 
     def predicted(self, sweep: TwoPhaseSweep) -> None:
         self.a_sample = (time.monotonic() - self.started) / len(sweep.encodings)
+        self.a_pair = self.a_sample / PAIRS_A_SAMPLE
 
     def round(self, sweep: TwoPhaseSweep, run: Callable[[TwoPhaseSweep], int]) -> None:
         before, started = sweep.pairs, time.monotonic()
@@ -217,13 +224,13 @@ class _Clock:
         self.a_pair = max(spent / max(sweep.pairs - before, 1), 0.0)
 
     def pairs_left(self, sweep: TwoPhaseSweep) -> float:
-        """Pairs that the time left allows. Before the first round a pair's time is not known: whatever fits."""
+        """Pairs that the time left allows, going by the last round."""
         if self.limit is None:
             return np.inf
         left = self.limit - (time.monotonic() - self.started) - min(FEWEST_VISITED, len(sweep.kept)) * self.a_sample
         if left <= REMAINDER * self.limit:
             return 0.0
-        return left / self.a_pair if self.a_pair else np.inf
+        return left / self.a_pair if self.a_pair > 0 else np.inf
 
 
 def _pairs_left(sweep: TwoPhaseSweep, budget: Budget) -> float:
@@ -231,11 +238,6 @@ def _pairs_left(sweep: TwoPhaseSweep, budget: Budget) -> float:
         return np.inf
     left = float(budget.pairs - sweep.two.corrections.taken.sum())
     return left if left > REMAINDER * budget.pairs else 0.0
-
-
-def _predict(sweep: TwoPhaseSweep) -> dict[str, Any]:
-    sweep.predict_all()
-    return {}
 
 
 def _round(sweep: TwoPhaseSweep) -> int:
@@ -295,9 +297,17 @@ def sampling_errors(sweep: TwoPhaseSweep) -> Float:
 
 
 def forward_equivalents(sweep: TwoPhaseSweep) -> float:
-    """Rough cost of a sample's predictions: one forward and G backward passes of two forwards each."""
-    classes = len(sweep.predictor.engine.exact.clf.label_index)
-    return len(sweep.encodings) * (1.0 + 2.0 * (classes - 1))
+    """Operations a sample over those of a forward: a forward and a backward a logit difference, and the exact pairs."""
+    predictor, shape = sweep.predictor, sweep.predictor.engine.exact.shape
+    tokens = round(np.mean([len(e) for e in sweep.encodings]))
+    taken = np.add.reduceat(sweep.two.corrections.taken, predictor.offsets[:-1])
+    treatments = 1 if predictor.groups[0].z is None else len(predictor.groups[0].z)
+    exact = sum(
+        int(pairs) * treatments * patch_flops(shape, tokens, group.layer, group.module)
+        for pairs, group in zip(taken, predictor.groups, strict=True)
+    )
+    classes = len(predictor.engine.exact.clf.label_index)
+    return 1.0 + 2.0 * (classes - 1) + exact / forward_flops(shape, tokens) / len(sweep.encodings)
 
 
 def tabulate(sweep: TwoPhaseSweep, checked: Checked) -> list[dict[str, np.ndarray]]:

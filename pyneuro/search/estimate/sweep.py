@@ -66,7 +66,7 @@ class PhaseOne:
         """Predicted size of u, one pair's share of the correction: [N]."""
         reached, bound = self.first_order
         n = max(self.done - len(self.left_out), 1)
-        ratio: Float = np.divide(reached, bound, out=np.ones_like(reached), where=bound > 0)
+        ratio: Float = np.divide(reached, bound, out=np.ones_like(reached), where=(bound > 0) & (reached > 0))
         return self.size / n * ratio
 
 
