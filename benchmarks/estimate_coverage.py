@@ -1,6 +1,6 @@
 """Whether estimates are unbiased and their intervals cover: many seeds against the exhaustive answer.
 
-    OMP_NUM_THREADS=1 python benchmarks/estimate_coverage.py [--neurons 16] [--pairs 250] [--seeds 200]
+    OMP_NUM_THREADS=1 python benchmarks/estimate_coverage.py [--neurons 96] [--layers 2 4] [--pairs 100] [--seeds 200]
 
 Predicted and exact effects of every (neuron, sample) pair are computed once for some random neurons of every (layer,
 module); then the sampling, which is what is random, is repeated over them. Reported: the share of neurons whose
@@ -117,8 +117,9 @@ def simulate(recorded: Recorded, response: Response, tolerance: Tolerance, seeds
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--neurons", type=int, default=16, help="of every layer and module")
-    parser.add_argument("--pairs", type=int, default=250)
+    parser.add_argument("--neurons", type=int, default=96, help="of every layer and module")
+    parser.add_argument("--layers", type=int, nargs="*", default=[2, 4], help="0 to 5")
+    parser.add_argument("--pairs", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=200)
     args = parser.parse_args()
     clf = models.classifier("bundled")
@@ -129,6 +130,7 @@ def main() -> None:
     ids = [
         clf.shape.offset(*site) + generator.choice(clf.shape.width(site[1]), args.neurons, replace=False)
         for site in clf.shape.groups()
+        if site[0] in args.layers
     ]
     sites = NeuronSet(clf.shape, np.concatenate(ids))
     engine = LinearEngine.create(ExactEngine.create(clf, choose_backend("cpu")))
@@ -147,7 +149,10 @@ def main() -> None:
                     "  "
                     + ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1].items())
                 )
-    save("estimate_coverage", {"neurons": len(sites), "pairs": args.pairs, "seeds": args.seeds, "rows": rows})
+    save(
+        "estimate_coverage",
+        {"neurons": len(sites), "layers": args.layers, "pairs": args.pairs, "seeds": args.seeds, "rows": rows},
+    )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from harness import real_pairs, save
 import pyneuro as pn
 from pyneuro.sites import NeuronSet
 
-PART = 64  # neurons of a (layer, module), for the rates
+PART = 16  # neurons of a (layer, module), for the rates
 PART_PAIRS = 3
 
 
@@ -68,7 +68,6 @@ def main() -> None:
     tables: dict[str, pd.DataFrame] = {}
     ways: dict[str, dict[str, Any]] = {
         "linear, inside": {"method": "linear", "depth": "inside"},
-        "linear, planned": {"method": "linear"},
         "estimate, tolerance 1": {"method": "estimate", "tolerance": 1.0},
         "estimate, tolerance 0.5": {"method": "estimate"},
     }
