@@ -33,7 +33,8 @@ from pyneuro.errors import InputError
 from pyneuro.models import Classifier
 from pyneuro.results import Result, save_figures, summary_text
 from pyneuro.search import search
-from pyneuro.search.estimate.estimate import FEWEST_SAMPLES
+from pyneuro.search.estimate.estimate import FEWEST_SAMPLES, Budget
+from pyneuro.search.estimate.tolerance import Tolerance
 from pyneuro.search.request import Request, check_response
 from pyneuro.search.targets import resolve_sites
 
@@ -130,6 +131,7 @@ def draw(result: Result, out: OutFolder) -> None:
 def _check(args: argparse.Namespace, clf: Classifier) -> None:
     """What ``search`` will refuse, refused before the means are taken."""
     choose_backend(args.backend, args.precision)
+    Budget(Tolerance(args.tolerance, args.tolerance_of, args.tolerance_top), args.budget, args.seconds, args.seed)
     resolve_sites(site_names(args.sites), clf.shape)
     request = Request(
         response=args.response,

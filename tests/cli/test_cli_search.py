@@ -253,3 +253,27 @@ def stop_after(patch: pytest.MonkeyPatch, samples: int) -> None:
         block(self, numbers, *rest)  # type: ignore[arg-type]
 
     patch.setattr(Sweep, "_block", stopping)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--tolerance", 0), ("--tolerance-of", "guess"), ("--budget", 0), ("--seconds", 0)]
+)
+def test_limits_of_an_estimate_are_checked_before_any_work(
+    run: Call, model: Path, option: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyneuro.cli.search.mean_activations", None)
+    found = run("search", "--model", model, "--limit", 120, option, value)
+    assert found.status == 2
+    assert option.strip("-").replace("-", "_") in found.err
+
+
+def test_the_default_is_an_estimate_where_there_can_be_one(run: Call, model: Path, tmp_path: Path) -> None:
+    found = run("search", "--model", model, "--limit", 120, "--sites", "L1.I.*", "--out", tmp_path / "a")
+    assert found.status == 0, found.err
+    assert "within tolerance" in found.out
+    few = run("search", "--model", model, "--limit", 120, "--sites", "L1.I.*", "--samples", 3, "--out", tmp_path / "b")
+    assert few.status == 0, few.err
+    assert "method: exact" in few.err
+    assert pn.load_result(tmp_path / "b").manifest["settings"]["method"] == "exact"
+    compared = run("compare", tmp_path / "a", tmp_path / "b")
+    assert compared.status == 0, compared.err
