@@ -10,7 +10,7 @@
 
 PYTHON  ?= python3
 TORCH   ?= torch==2.13.0
-MINUTES ?= 4
+MINUTES ?= 6
 DATA    ?=
 PYTEST  ?=
 

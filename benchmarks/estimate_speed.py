@@ -69,7 +69,6 @@ def main() -> None:
     ways: dict[str, dict[str, Any]] = {
         "linear, inside": {"method": "linear", "depth": "inside"},
         "estimate, tolerance 1": {"method": "estimate", "tolerance": 1.0},
-        "estimate, tolerance 0.5": {"method": "estimate"},
     }
     for name, how in ways.items():
         started = time.perf_counter()

@@ -25,7 +25,7 @@ from pyneuro.sites import ModelShape, NeuronSet
 
 OUT = "demo-results"
 MARK = ".demo"  # in a folder that a demo wrote, and that the next one may write again
-MINUTES = 4.0
+MINUTES = 6.0
 MAX_LENGTH = 128
 TRIAL_NEURONS = 112  # of every layer and module: as many as the engine carries at once
 RESERVE = 6.0  # seconds for tables and figures

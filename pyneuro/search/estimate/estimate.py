@@ -28,7 +28,7 @@ from pyneuro.search.request import Checked
 from pyneuro.search.targets import Group
 from pyneuro.sites import NeuronSet
 
-FIRST_PAIRS = 5.0  # expected of every neuron in the first round
+FIRST_PAIRS = 3.0  # expected of every neuron in the first round
 GROWTH = 4.0  # a round multiplies what is known of a neuron by this at most
 MARGIN = 1.1  # sampled beyond what the variance so far asks for
 MOST_ROUNDS = 12
