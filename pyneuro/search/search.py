@@ -168,6 +168,14 @@ def search(
         resume=resume,
         progress=progress,
     )
+    if depth not in ("planned", "inside") and not (type(depth) is int and depth >= 0):
+        raise InputError(f"depth = {depth!r}; pass 'planned', 'inside' or a number of layers from 0")
+    if method != "linear" and depth != "planned":
+        raise InputError(
+            f"depth = {depth!r} has no meaning for method {method!r}; leave it out, or use method='linear'"
+        )
+    if method != "estimate" and (budget is not None or seconds is not None):
+        raise InputError(f"budget and seconds have no meaning for method {method!r}; use method='estimate'")
     limits = Budget(Tolerance(tolerance, tolerance_of, tolerance_top), budget, seconds, seed)
     chosen = choose_backend(backend, precision)
     room = Memory(None if memory is None else int(memory))

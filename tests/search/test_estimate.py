@@ -82,6 +82,7 @@ def test_columns_of_an_estimate_belong_together(
         )
     contrast, paired = result.contrast(), exact.contrast()
     np.testing.assert_allclose(contrast["nie"], paired["nie"], rtol=1e-5, atol=1e-6 * paired["nie"].abs().max())
+    assert (found["exact_pairs"] <= 24).all()
     assert (found["design_se"] <= 1e-6 * found["nie"].abs() + 1e-15).all()
 
 
@@ -154,6 +155,11 @@ def test_linear_predicts_and_says_nothing_of_errors(
         ({"seconds": -1.0}, "seconds"),
         ({"seed": -1}, "seed"),
         ({"token": 1}, "token 0"),
+        ({"depth": 1}, "no meaning for method 'estimate'"),
+        ({"method": "linear", "depth": "bogus"}, "depth = 'bogus'"),
+        ({"method": "linear", "depth": -1}, "depth = -1"),
+        ({"method": "linear", "budget": 10}, "no meaning for method 'linear'"),
+        ({"method": "exact", "seconds": 10}, "no meaning for method 'exact'"),
         ({"sites": {"a": None}}, "NeuronSet"),
     ],
 )
@@ -161,7 +167,7 @@ def test_bad_options_are_refused(
     clf: Classifier, many: list[SamplePair], values: pn.Values, options: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        estimated(clf, many, values, **options)
+        pn.search(clf, many, values, **{"method": "estimate", **LOOK, **options})
 
 
 def test_too_few_samples_are_refused(clf: Classifier, many: list[SamplePair], values: pn.Values) -> None:

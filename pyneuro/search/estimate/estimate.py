@@ -339,7 +339,7 @@ def tabulate(sweep: TwoPhaseSweep, checked: Checked) -> list[dict[str, np.ndarra
             "design_se": error.se[j],
             "design_low": nie[j] - np.where(error.se[j] > 0, half[j], error.se[j]),
             "design_high": nie[j] + np.where(error.se[j] > 0, half[j], error.se[j]),
-            "exact_pairs": c.taken.copy(),
+            "exact_pairs": c.draws.copy(),
             "nonlinearity": np.sqrt(np.divide(left_out, effect, out=np.zeros(len(n)), where=effect > 0)),
             "surprising": error.surprising[j],
         }

@@ -61,7 +61,8 @@ class Predictor:
     def predict(self, encoding: Encoding) -> Prediction:
         """Effects of every neuron to first order.
 
-        size = sensitivity of the response × what the logits' prediction leaves out, summed over treatments.
+        size = sensitivity of the response × what the logits' prediction leaves out, summed over treatments. KL is of
+        second order in the logits' change: its sensitivity is in proportion to that change.
         """
         run = self.engine.begin(encoding)
         logits = run.base.logits.numpy()
@@ -74,9 +75,10 @@ class Predictor:
             axis=1,
         )
         terms = with_contrast([self.response.terms(logits, d) for d in delta])
-        sensitivity = self._sensitivity(logits)
+        reach = np.ptp(delta, axis=-1).sum(0)
+        sensitivity = self._sensitivity(logits) * (reach if self.response.name == "kl" else np.ones_like(reach))
         size = sensitivity * np.concatenate([self._left_out(run, c) for c in candidates])
-        first_order = np.stack([sensitivity * np.ptp(delta, axis=-1).sum(0), np.sqrt(sensitivity * size)])
+        first_order = np.stack([sensitivity * reach, np.sqrt(sensitivity * size)])
         if self.response.is_ratio:
             size *= 1 + np.abs([t.effect for t in terms]).max(0)
         size[self._exact_neurons()] = 0.0
