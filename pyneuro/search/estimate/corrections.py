@@ -154,7 +154,7 @@ class DesignError:
                 own = np.flatnonzero(open_[group]) + group.start
                 prior = Prior.fit(relative[j, own], own_df[own]) or everywhere
                 df[j, own] = prior.df + own_df[own]
-                with np.errstate(invalid="ignore"):
+                with np.errstate(divide="ignore", invalid="ignore"):  # a single draw and no prior: unknown
                     moderated = (prior.df * prior.variance + relative[j, own]) / df[j, own]
                 unit[j, own] = moderated * np.square(scale[own])
                 surprising[j, own] = prior.surprised(relative[j, own], own_df[own])
