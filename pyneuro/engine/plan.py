@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 from pyneuro.engine.backend import Backend
 from pyneuro.errors import InputError
@@ -27,6 +28,12 @@ class Memory:
 
     budget: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.budget is None:
+            return
+        if isinstance(self.budget, bool) or not isinstance(self.budget, Real) or not 0 < self.budget < math.inf:
+            raise InputError(f"memory = {self.budget!r} bytes; pass a positive number, such as 2 * 1024**3")
+
     def candidates(self, shape: ModelShape, tokens: int, rows: int, backend: Backend) -> int:
         """Candidates to carry at once so that the budget holds; a multiple of the kernels' tile where that many fit.
 
@@ -48,7 +55,7 @@ class Memory:
         if self.budget is None:
             return wanted
         left = self.budget - base_run_bytes(shape, tokens, backend)
-        fits = left // candidate_bytes(shape, rows, backend)
+        fits = int(left // candidate_bytes(shape, rows, backend))
         if fits < 1:
             needed = base_run_bytes(shape, tokens, backend) + candidate_bytes(shape, rows, backend)
             raise InputError(

@@ -18,6 +18,7 @@ from pyneuro.effects import Bootstrap, Moments, Response, Terms
 from pyneuro.models.weights import Encoding
 from pyneuro.results import CONTRAST, TileStore
 from pyneuro.search.evaluator import Evaluator, Float
+from pyneuro.search.floor import above_floor
 from pyneuro.search.progress import Progress
 from pyneuro.search.targets import Group, SetGroup
 
@@ -177,7 +178,7 @@ class Sweep:
         if not waiting:
             return
         base, logits = self.evaluator.begin([self.encodings[s] for s in samples])
-        kept = [self._above_floor(logits[i]) for i in range(len(samples))]
+        kept = [above_floor(self.probability_floor, self.response, logits[i]) for i in range(len(samples))]
         for group in waiting:
             delta = self._patched(base, group) if any(kept) else None
             # On a copy that takes the old state's place whole: an interruption anywhere leaves one or the other.
@@ -207,10 +208,6 @@ class Sweep:
         """Ids of the samples below the probability floor, in the order of the samples."""
         numbers = sorted({number for state in self.states.values() for number in state.left_out})
         return [self.encodings[number].id for number in numbers]
-
-    def _above_floor(self, logits: Float) -> bool:
-        floor = self.probability_floor
-        return floor is None or Response("probability", self.response.target).base(logits) >= floor
 
     @contextmanager
     def _saving(self) -> Iterator[_Dirty]:

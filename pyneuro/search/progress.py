@@ -20,6 +20,11 @@ class Progress:
     _runs: int = 0
     _started: float = field(default_factory=time.monotonic)
 
+    @classmethod
+    def asked(cls, shown: bool | None) -> Progress:
+        """As asked for; None: when standard error is a terminal."""
+        return cls(sys.stderr.isatty() if shown is None else shown)
+
     def say(self, text: str) -> None:
         """Print a line."""
         if self.shown:

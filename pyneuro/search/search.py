@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal
@@ -27,8 +26,9 @@ from pyneuro.search.estimate.estimate import Budget, run_estimate
 from pyneuro.search.estimate.tolerance import Tolerance, ToleranceOf
 from pyneuro.search.evaluator import Evaluator
 from pyneuro.search.exact import ExactEvaluator
+from pyneuro.search.floor import require_samples
 from pyneuro.search.progress import Progress, duration
-from pyneuro.search.request import Checked, Request, check_request, describe, is_number
+from pyneuro.search.request import Checked, Request, check_request, describe
 from pyneuro.search.targets import Sites
 from pyneuro.sites import NeuronSet
 
@@ -148,8 +148,6 @@ def search(
     """
     if method not in METHODS:
         raise InputError(f"method {method!r} is not one of {', '.join(METHODS)}")
-    if memory is not None and not (is_number(memory) and 0 < memory < float("inf")):
-        raise InputError(f"memory = {memory!r} bytes; pass a positive number, such as 2 * 1024**3")
     if bootstrap and method != "exact":
         raise InputError(f"bootstrap = {bootstrap!r} needs the effect of every sample; use method='exact', or 0")
     request = Request(
@@ -178,7 +176,7 @@ def search(
         raise InputError(f"budget and seconds have no meaning for method {method!r}; use method='estimate'")
     limits = Budget(Tolerance(tolerance, tolerance_of, tolerance_top), budget, seconds, seed)
     chosen = choose_backend(backend, precision)
-    room = Memory(None if memory is None else int(memory))
+    room = Memory(memory)
     how: dict[str, Any] = {"method": method, "backend": chosen.name, "precision": chosen.precision}
     if method == "exact":
         return run_search(clf, pairs, values, request, lambda checked: _exact(clf, checked, chosen, room), how)
@@ -265,7 +263,7 @@ def _run(
     request = checked.request
     evaluator = make_evaluator(checked)
     evaluator.admit(max(map(len, checked.encodings)))
-    progress = Progress(sys.stderr.isatty() if request.progress is None else request.progress)
+    progress = Progress.asked(request.progress)
     sweep = Sweep(
         evaluator,
         checked.encodings,
@@ -315,11 +313,7 @@ def _announce(sweep: Sweep, sites: NeuronSet | dict[str, NeuronSet], restored: i
 
 def _collect(sweep: Sweep, checked: Checked, manifest: dict[str, Any]) -> Result:
     left_out = sweep.left_out()
-    if len(left_out) == len(sweep.encodings):
-        raise InputError(
-            f"no sample reaches probability_floor = {checked.request.probability_floor}; choose a lower one, or "
-            "samples whose base probability of the target is higher"
-        )
+    require_samples(len(sweep.encodings) - len(left_out), checked.request.probability_floor)
     states = [sweep.states[g.name] for g in sweep.groups]
     parts = {name: [s.columns(name, checked.request.ci) for s in states] for name in states[0].names}
     tables = {name: {c: np.concatenate([part[c] for part in p]) for c in p[0]} for name, p in parts.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -18,6 +17,7 @@ from pyneuro.engine.plan import Memory
 from pyneuro.engine.values import Values
 from pyneuro.errors import InputError
 from pyneuro.models.classifier import Classifier, PairLike
+from pyneuro.results import CONTRAST
 from pyneuro.search.estimate.estimate import FIRST_PAIRS, GROWTH, corrected, make_sweep
 from pyneuro.search.estimate.sweep import TwoPhaseSweep
 from pyneuro.search.evaluator import Float
@@ -125,12 +125,12 @@ def top_k(
         raise InputError(f"order = {order!r} is not one of {', '.join(ORDERS)}")
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k < len(checked.sites):
         raise InputError(f"k = {k!r}; pass a number from 1 to {len(checked.sites) - 1}, below the number of neurons")
-    names = [*checked.treatments, *(["contrast"] if len(checked.treatments) > 1 else [])]
+    names = [*checked.treatments, *([CONTRAST] if len(checked.treatments) > 1 else [])]
     treatment = treatment or names[-1]
     if treatment not in names:
         raise InputError(f"treatment {treatment!r} is not one of {', '.join(names)}")
     engine = ExactEngine.create(clf, choose_backend(backend, precision), Memory(memory))
-    bar = Progress(sys.stderr.isatty() if progress is None else progress)
+    bar = Progress.asked(progress)
     race = _Race(make_sweep(engine, checked, "inside", seed, None, bar), names.index(treatment), k, delta, order)
     race.run(budget)
     labels = [f"L{g.layer}.{g.module}.{i}" for g in race.sweep.predictor.groups for i in g.index.tolist()]
@@ -193,8 +193,9 @@ class _Race:
         inside, contending = self.decided()
         if self.order == "negative":
             low, high = -high, -low
-        taken = self.sweep.two.corrections.taken
-        table = pd.DataFrame({"site": labels, "nie": nie, "low": low, "high": high, "exact_pairs": taken})
+        table = pd.DataFrame(
+            {"site": labels, "nie": nie, "low": low, "high": high, "exact_pairs": self.sweep.two.corrections.draws}
+        )
         key = -np.abs(nie) if self.order == "absolute" else nie if self.order == "negative" else -nie
         ranked = table.iloc[np.argsort(key, kind="stable")]
         return TopK(

@@ -8,10 +8,11 @@ import pytest
 from scipy import stats
 
 import pyneuro as pn
-from pyneuro.effects import Terms
+from pyneuro.effects import Moments, Terms
 from pyneuro.errors import InputError, ResumeError
 from pyneuro.models import Classifier
 from pyneuro.results import load_result
+from pyneuro.search.estimate import sweep
 from pyneuro.search.estimate.corrections import Corrections, DesignError, Prior, Taken
 from pyneuro.search.estimate.predictor import Predictor
 from pyneuro.search.estimate.tolerance import Tolerance
@@ -116,6 +117,29 @@ def test_a_stopped_estimate_goes_on(
     pd.testing.assert_frame_equal(found.frame(), wanted.frame())
     pd.testing.assert_frame_equal(load_result(tmp_path).frame(), wanted.frame())
     assert calls < stop + 24 * 13
+
+
+@pytest.mark.parametrize("torn", [Moments, Corrections])
+def test_a_sample_half_added_is_not_kept(
+    clf: Classifier, many: list[SamplePair], values: pn.Values, tmp_path, monkeypatch: pytest.MonkeyPatch, torn: type
+) -> None:
+    wanted = estimated(clf, many, values)
+    monkeypatch.setattr(sweep, "SAVE_SECONDS", 0.0)
+    name = "update" if torn is Moments else "add"
+    whole, calls = getattr(torn, name), 0
+
+    def interrupted(self: object, *arguments: object) -> None:
+        nonlocal calls
+        calls += 1
+        whole(self, *arguments)
+        if calls == 5:  # the second of three treatments, or before the sample is counted
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(torn, name, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        estimated(clf, many, values, out=tmp_path)
+    found = estimated(clf, many, values, out=tmp_path, resume=True)
+    pd.testing.assert_frame_equal(found.frame(), wanted.frame())
 
 
 def test_a_budget_ends_with_what_was_reached(clf: Classifier, many: list[SamplePair], values: pn.Values) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -77,7 +76,7 @@ def run_estimate(
     Raises InputError for sets, for patches at other tokens than [CLS], for too few samples, and where no sample is
     above the probability floor.
     """
-    progress = Progress(sys.stderr.isatty() if checked.request.progress is None else checked.request.progress)
+    progress = Progress.asked(checked.request.progress)
     budget = how if isinstance(how, Budget) else None
     depth: Depth = "inside" if isinstance(how, Budget) else how
     sweep = make_sweep(engine, checked, depth, 0 if budget is None else budget.seed, store, progress)
@@ -167,7 +166,7 @@ def run_rounds(sweep: TwoPhaseSweep, budget: Budget, ci: float) -> dict[str, Any
             if most < 1 or round_.pairs(len(sweep.kept)) < 1:
                 ended = "budget spent"
                 break
-            round_.begin(sweep)
+            sweep.begin_round(round_.expected, round_.everywhere)
         clock.round(sweep, _round)
     two = sweep.two
     return {
@@ -199,9 +198,6 @@ class _Round:
         return _Round(
             self.expected * min(1.0, pairs / max(sampled, 1.0)), self.everywhere & (np.cumsum(self.everywhere) <= left)
         )
-
-    def begin(self, sweep: TwoPhaseSweep) -> None:
-        sweep.begin_round(self.expected, self.everywhere)
 
 
 @dataclass
@@ -301,9 +297,8 @@ def forward_equivalents(sweep: TwoPhaseSweep) -> float:
     predictor, shape = sweep.predictor, sweep.predictor.engine.exact.shape
     tokens = round(np.mean([len(e) for e in sweep.encodings]))
     taken = np.add.reduceat(sweep.two.corrections.taken, predictor.offsets[:-1])
-    treatments = 1 if predictor.groups[0].z is None else len(predictor.groups[0].z)
     exact = sum(
-        int(pairs) * treatments * patch_flops(shape, tokens, group.layer, group.module)
+        int(pairs) * predictor.treatments * patch_flops(shape, tokens, group.layer, group.module)
         for pairs, group in zip(taken, predictor.groups, strict=True)
     )
     classes = len(predictor.engine.exact.clf.label_index)

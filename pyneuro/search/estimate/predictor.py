@@ -54,6 +54,11 @@ class Predictor:
         return sum(map(len, self.groups))
 
     @property
+    def treatments(self) -> int:
+        """T, the contrast not counted."""
+        return 1 if self.groups[0].z is None else len(self.groups[0].z)
+
+    @property
     def offsets(self) -> Int:
         """Where each group begins among the neurons, and their number: [groups + 1]."""
         return np.cumsum([0, *map(len, self.groups)])
@@ -90,12 +95,10 @@ class Predictor:
         parts, columns = [], []
         for g in np.unique(group_of):
             where = np.flatnonzero(group_of == g)
-            size, treatments = len(self.groups[g]), len(prediction.candidates[g]) // len(self.groups[g])
-            inside = picked[where] - self.offsets[g]
-            parts.append(
-                prediction.candidates[g][torch.from_numpy((inside + size * np.arange(treatments)[:, None]).ravel())]
-            )
-            columns.append(np.tile(where, treatments) + len(picked) * np.repeat(np.arange(treatments), len(where)))
+            each = np.arange(self.treatments)[:, None]
+            inside = picked[where] - self.offsets[g] + len(self.groups[g]) * each
+            parts.append(prediction.candidates[g][torch.from_numpy(inside.ravel())])
+            columns.append((where + len(picked) * each).ravel())
         base = prediction.run.base
         found = self.engine.exact.patched(base, Candidates.cat(parts), self.convention).numpy()
         delta = np.empty_like(found)
@@ -104,8 +107,7 @@ class Predictor:
         return with_contrast([self.response.terms(base.logits.numpy(), d) for d in delta])
 
     def _candidates(self, run: LinearRun, group: Group) -> Candidates:
-        treatments = 1 if group.z is None else len(group.z)
-        index = torch.from_numpy(np.tile(group.index, treatments))
+        index = torch.from_numpy(np.tile(group.index, self.treatments))
         z = None if group.z is None else torch.from_numpy(np.ascontiguousarray(group.z)).flatten()
         return self.engine.exact.candidates(
             run.base, group.layer, group.module, index, z, self.convention, self.intervention
@@ -113,13 +115,11 @@ class Predictor:
 
     def _left_out(self, run: LinearRun, candidates: Candidates) -> Float:
         """[n], summed over treatments."""
-        treatments = 1 if self.groups[0].z is None else len(self.groups[0].z)
-        found: Float = self.engine.left_out(run, candidates, self.convention).view(treatments, -1).sum(0).numpy()
+        found: Float = self.engine.left_out(run, candidates, self.convention).view(self.treatments, -1).sum(0).numpy()
         return found
 
     def _by_treatment(self, delta: Tensor) -> Float:
-        treatments = 1 if self.groups[0].z is None else len(self.groups[0].z)
-        found: Float = delta.view(treatments, -1, delta.shape[-1]).numpy()
+        found: Float = delta.view(self.treatments, -1, delta.shape[-1]).numpy()
         return found
 
     def _sensitivity(self, logits: Float) -> float:

@@ -9,19 +9,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise, starmap
 
 import numpy as np
 import numpy.typing as npt
 
-from pyneuro.effects import Moments, Response
-from pyneuro.errors import InputError
+from pyneuro.effects import Moments, Response, Terms
 from pyneuro.models.weights import Encoding
 from pyneuro.results import TileStore
 from pyneuro.search.estimate.corrections import Corrections, DesignError, Taken
-from pyneuro.search.estimate.predictor import Prediction, Predictor
+from pyneuro.search.estimate.predictor import Predictor
 from pyneuro.search.evaluator import Float
+from pyneuro.search.floor import above_floor, require_samples
 from pyneuro.search.progress import Progress
 
 Int = npt.NDArray[np.int64]
@@ -109,6 +109,7 @@ class TwoPhaseSweep:
         self.two = PhaseTwo(Corrections.zeros(n, self.treatments), np.zeros(n), np.zeros(n, dtype=bool))
         self.seconds = 0.0
         self.pairs = 0  # exact pairs of this process
+        self._whole = True  # no sample is half added
         self._saved = time.monotonic()
         self._pause = SAVE_SECONDS
         if self.store is not None:
@@ -140,7 +141,9 @@ class TwoPhaseSweep:
                 number = self.one.done
                 encoding = self.encodings[number]
                 found = self.predictor.predict(encoding)
-                if self._above_floor(found):
+                logits = found.run.base.logits.numpy()
+                self._whole = False
+                if above_floor(self.probability_floor, self.response, logits):
                     for moments, terms in zip(self.one.moments, found.terms, strict=True):
                         moments.update(terms, encoding.label, number)
                     self.one.size += found.size
@@ -148,14 +151,11 @@ class TwoPhaseSweep:
                 else:
                     self.one.left_out.append(number)
                 self.one.done += 1
+                self._whole = True
                 self.progress.advance(len(encoding), self.predictor.neurons)
                 save()
         self.progress.close()
-        if not self.kept:
-            raise InputError(
-                f"no sample reaches probability_floor = {self.probability_floor}; choose a lower one, or samples whose "
-                "base probability of the target is higher"
-            )
+        require_samples(len(self.kept), self.probability_floor)
 
     def begin_round(self, expected: Float, everywhere: Mask) -> None:
         """Plan a round: pairs expected of each neuron, and neurons to evaluate on every sample, [N] each."""
@@ -179,14 +179,21 @@ class TwoPhaseSweep:
         share = len(visited) / len(self.kept)
         with self._saving("phase-2", lambda: (self.two.done, self.two.to_arrays())) as save:
             for number in visited[self.two.done :].tolist():
-                self._sample(number, share)
+                found = self._sample(number, share)
+                self._whole = False
+                if found is not None:
+                    self.two.corrections.add(*found, self.encodings[number].label)
+                    self.pairs += len(found[0].neurons)
                 self.two.done += 1
+                self._whole = True
                 self.progress.advance(len(self.encodings[number]), 0)
                 save()
-            self.two.round, self.two.done, self.two.expected = self.two.round + 1, 0, np.zeros_like(self.two.expected)
+            # Whole in one step, for whatever an interruption finds.
+            self.two = replace(self.two, round=self.two.round + 1, done=0, expected=np.zeros_like(self.two.expected))
         self.progress.close()
 
-    def _sample(self, number: int, share: float) -> None:
+    def _sample(self, number: int, share: float) -> tuple[Taken, list[Terms], list[Terms]] | None:
+        """The pairs drawn on a sample, their exact and their predicted terms."""
         found = self.predictor.predict(self.encodings[number])
         n, m = len(self.kept), self.two.expected
         size = (found.size + DEFENSIVE * self.one.size / n) / (1 + DEFENSIVE)
@@ -199,27 +206,20 @@ class TwoPhaseSweep:
         factor[everywhere] = 1.0
         picked = np.flatnonzero(self._generator(1 + number).random(len(pi)) * share < pi)
         if not len(picked):
-            return
+            return None
         taken = Taken(picked, pi[picked], wanted[picked] / pi[picked], factor[picked])
         exact = self.predictor.exact(found, picked)
-        predicted = [terms[picked] for terms in found.terms]
-        self.two.corrections.add(taken, exact, predicted, self.encodings[number].label)
-        self.pairs += len(picked)
+        return taken, exact, [terms[picked] for terms in found.terms]
 
     def _generator(self, stream: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(key=[self.seed, (self.two.round << 40) + stream]))
-
-    def _above_floor(self, found: Prediction) -> bool:
-        floor = self.probability_floor
-        if floor is None:
-            return True
-        return Response("probability", self.response.target).base(found.run.base.logits.numpy()) >= floor
 
     @contextmanager
     def _saving(
         self, name: str, state: Callable[[], tuple[int, dict[str, np.ndarray]]]
     ) -> Iterator[Callable[[], None]]:
-        """A function to call after every sample, which now and then writes the state; at the end it is written."""
+        """A function to call after every sample, which now and then writes the state. At the end it is written too,
+        however that comes, unless an interruption left a sample half added."""
 
         def write() -> None:
             if self.store is None:
@@ -238,4 +238,5 @@ class TwoPhaseSweep:
             yield now_and_then
         finally:
             self.seconds += time.perf_counter() - started
-            write()
+            if self._whole:
+                write()
