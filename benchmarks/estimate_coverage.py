@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import models
@@ -47,6 +47,14 @@ class Recorded:
     offsets: np.ndarray
     neurons: int
     encodings: list[Any]
+
+    def only(self, chosen: np.ndarray) -> Recorded:
+        found = {
+            id(p): (replace(p, terms=[t[chosen] for t in p.terms], size=p.size[chosen]), [t[chosen] for t in a])
+            for p, a in zip(self.predictions, self.answers, strict=True)
+        }
+        predictions, answers = zip(*found.values(), strict=True)
+        return replace(self, predictions=predictions, answers=answers, neurons=len(chosen))
 
     def predict(self, encoding: Any) -> Prediction:
         return self.predictions[self.encodings.index(encoding)]

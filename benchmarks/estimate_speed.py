@@ -40,9 +40,8 @@ def main() -> None:
     parser.add_argument("--truth", type=int, default=1, help="neurons of every (layer, module) searched exhaustively")
     args = parser.parse_args()
     clf = models.classifier("bundled")
-    pairs = real_pairs(1000 + args.pairs)
-    values = pn.mean_activations(clf, pn.data.treatment_sets(pairs[:1000], 20, 80))
-    pairs = pairs[1000:]
+    values = pn.mean_activations(clf, pn.data.treatment_sets(real_pairs(1000, corpus="mnli_train"), 20, 80))
+    pairs = real_pairs(args.pairs)
     generator = np.random.default_rng(0)
 
     def some(n: int) -> NeuronSet:

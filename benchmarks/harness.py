@@ -51,10 +51,10 @@ def matmul_rate(shapes: list[tuple[int, int, int]], dtype: torch.dtype = torch.f
     return work / seconds
 
 
-def real_pairs(n: int, seed: int = 0) -> Pairs:
-    """A seeded draw of MNLI dev-matched where the corpora lie beside the project, of the generator elsewhere."""
-    path = CORPORA / "mnli_dev_matched.jsonl.gz"
-    pairs = data.read_pairs(path) if path.exists() else data.embedded_pairs(2000, seed=0)
+def real_pairs(n: int, seed: int = 0, corpus: str = "mnli_dev_matched") -> Pairs:
+    """A seeded draw of a corpus where the corpora lie beside the project, of the generator elsewhere."""
+    path = CORPORA / f"{corpus}.jsonl.gz"
+    pairs = data.read_pairs(path) if path.exists() else data.embedded_pairs(max(n, 2000), seed=0)
     generator = torch.Generator().manual_seed(seed)
     return pairs.subset(torch.randperm(len(pairs), generator=generator)[:n].tolist())
 

@@ -18,7 +18,7 @@ from pyneuro.engine.values import Values
 from pyneuro.errors import InputError
 from pyneuro.models.classifier import Classifier, PairLike
 from pyneuro.results import CONTRAST
-from pyneuro.search.estimate.estimate import FIRST_PAIRS, GROWTH, corrected, make_sweep
+from pyneuro.search.estimate.estimate import FIRST_PAIRS, corrected, make_sweep
 from pyneuro.search.estimate.sweep import TwoPhaseSweep
 from pyneuro.search.evaluator import Float
 from pyneuro.search.progress import Progress
@@ -29,6 +29,7 @@ Mask = npt.NDArray[np.bool_]
 Order = Literal["absolute", "signed", "negative"]
 ORDERS: tuple[Order, ...] = get_args(Order)
 SAMPLED_ROUNDS = 3  # after which contenders are evaluated on every sample
+GROWTH = 4.0  # a round multiplies the pairs of a contender by this
 FEW_CONTENDERS = 3  # times k: as few are evaluated on every sample at once
 
 

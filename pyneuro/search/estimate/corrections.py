@@ -1,11 +1,10 @@
 """What exact effects add to predicted ones: the estimator, its variance, and how much is still to be sampled.
 
-In a round, pair (n, i) is taken with probability π_ni = min(τ, m_n s_ni / S_n), independently of the others: m_n pairs
-are expected of neuron n, s_ni is the size of what the prediction leaves out, S_n its sum over the N_s samples, τ the
-share of samples visited. A taken pair, exact effect y and predicted x, gives u = (y − x) S_n / (N_s s_ni), by itself an
-estimate of mean(y − x): given how many were taken, pairs are independent draws with probabilities s_ni / S_n, and their
-mean is unbiased (Hansen & Hurwitz 1943). Where τ caps π, u is weighted by w = m_n s_ni / (S_n π_ni), else w = 1 (Hájek
-1971). docs/estimate.md derives all of it.
+In a round, pair (n, i) is taken with probability π_ni = min(τ, m_n s_ni / S_n): m_n pairs are expected of neuron n,
+s_ni is the size of what the prediction leaves out, S_n its sum over the N_s samples, τ the share of samples visited. A
+taken pair, exact effect y and predicted x, gives u = (y − x) S_n / (N_s s_ni), by itself an estimate of mean(y − x):
+pairs are draws with probabilities s_ni / S_n, and their mean is unbiased (Hansen & Hurwitz 1943). Where τ caps π, u is
+weighted by w = m_n s_ni / (S_n π_ni), else w = 1 (Hájek 1971). docs/estimate.md derives all of it.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from pyneuro.errors import InputError
 from pyneuro.results import Result, TileStore
 from pyneuro.search.estimate.corrections import DesignError
 from pyneuro.search.estimate.predictor import Predictor
-from pyneuro.search.estimate.sweep import FEWEST_VISITED, TwoPhaseSweep
+from pyneuro.search.estimate.sweep import TwoPhaseSweep
 from pyneuro.search.estimate.tolerance import Tolerance
 from pyneuro.search.evaluator import Float
 from pyneuro.search.progress import Progress
@@ -28,12 +28,14 @@ from pyneuro.search.targets import Group
 from pyneuro.sites import NeuronSet
 
 FIRST_PAIRS = 3.0  # expected of every neuron in the first round
-GROWTH = 4.0  # a round multiplies what is known of a neuron by this at most
-MARGIN = 1.1  # sampled beyond what the variance so far asks for
+GROWTH = 16.0  # a round multiplies what is known of a neuron by this at most
+MARGIN = 1.25  # sampled beyond what the variance so far asks for
+GENEROUS = 2.0  # more of it, and a lower bar for evaluation on all, where a round visits all samples anyway
 MOST_ROUNDS = 12
 PAIRS_A_SAMPLE = 10  # exact in the time of a sample's predictions: a guess before the first round
 REMAINDER = 0.02  # of a budget: not worth another round
 EXACT_SHARE = 0.25  # of the samples: a neuron that needs more is evaluated on all
+FEWEST_DRAWS = 16  # that tell so; a round on all samples is as dear as all predictions
 FEWEST_SAMPLES = 8  # of which a random few tell anything
 
 
@@ -161,9 +163,9 @@ def run_rounds(sweep: TwoPhaseSweep, budget: Budget, ci: float) -> dict[str, Any
             if sweep.two.round == MOST_ROUNDS:
                 ended = f"{MOST_ROUNDS} rounds"
                 break
-            most = min(clock.pairs_left(sweep), _pairs_left(sweep, budget))
-            round_ = _next_round(sweep, error, budget.tolerance, met, ci).within(most, len(sweep.kept))
-            if most < 1 or round_.pairs(len(sweep.kept)) < 1:
+            round_ = _next_round(sweep, error, budget.tolerance, met, ci)
+            round_ = clock.within(round_.within(_pairs_left(sweep, budget), len(sweep.kept)), sweep)
+            if round_.pairs(len(sweep.kept)) < 1:
                 ended = "budget spent"
                 break
             sweep.begin_round(round_.expected, round_.everywhere)
@@ -202,7 +204,7 @@ class _Round:
 
 @dataclass
 class _Clock:
-    """Time left, in pairs."""
+    """What fits into the time left, going by what samples and pairs have taken so far."""
 
     limit: float | None
     started: float = field(default_factory=time.monotonic)
@@ -214,19 +216,27 @@ class _Clock:
         self.a_pair = self.a_sample / PAIRS_A_SAMPLE
 
     def round(self, sweep: TwoPhaseSweep, run: Callable[[TwoPhaseSweep], int]) -> None:
-        before, started = sweep.pairs, time.monotonic()
+        pairs, exact, started = sweep.pairs, sweep.exact_seconds, time.monotonic()
         visited = run(sweep)
-        spent = time.monotonic() - started - visited * self.a_sample
-        self.a_pair = max(spent / max(sweep.pairs - before, 1), 0.0)
+        exact = sweep.exact_seconds - exact
+        self.a_pair = exact / max(sweep.pairs - pairs, 1)
+        self.a_sample = (time.monotonic() - started - exact) / max(visited, 1)
 
-    def pairs_left(self, sweep: TwoPhaseSweep) -> float:
-        """Pairs that the time left allows, going by the last round."""
+    def within(self, round_: _Round, sweep: TwoPhaseSweep) -> _Round:
+        """As much of a round as the time left allows; neurons on every sample are left first."""
         if self.limit is None:
-            return np.inf
-        left = self.limit - (time.monotonic() - self.started) - min(FEWEST_VISITED, len(sweep.kept)) * self.a_sample
-        if left <= REMAINDER * self.limit:
-            return 0.0
-        return left / self.a_pair if self.a_pair > 0 else np.inf
+            return round_
+        left = self.limit - (time.monotonic() - self.started)
+        while round_.pairs(len(sweep.kept)) >= 1:
+            visited = sweep.visited(round_.expected, round_.everywhere)
+            takes = visited * self.a_sample + round_.pairs(len(sweep.kept)) * self.a_pair
+            if takes <= left:
+                break
+            if round_.everywhere.any():
+                round_ = _Round(round_.expected, np.zeros_like(round_.everywhere))
+            else:
+                round_ = _Round(round_.expected / 2, round_.everywhere)
+        return round_
 
 
 def _pairs_left(sweep: TwoPhaseSweep, budget: Budget) -> float:
@@ -251,9 +261,9 @@ def _round(sweep: TwoPhaseSweep) -> int:
 def _next_round(
     sweep: TwoPhaseSweep, error: DesignError, tolerance: Tolerance, met: npt.NDArray[np.bool_], ci: float
 ) -> _Round:
-    """A few pairs of every neuron first; then what the variance so far asks for, or every sample where that is not
-    much more."""
-    two, weight = sweep.two, sweep.two.corrections.weight
+    """A few pairs of every neuron first; then what the variance so far asks for, or every sample where that is known
+    not to be much more."""
+    two, weight, samples = sweep.two, sweep.two.corrections.weight, len(sweep.kept)
     if two.round == 0:
         expected = np.where(sweep.one.size > 0, FIRST_PAIRS, 0.0)
         return _Round(expected, np.zeros(len(expected), dtype=bool))
@@ -261,7 +271,11 @@ def _next_round(
     with np.errstate(divide="ignore", invalid="ignore"):
         needed = np.nan_to_num(MARGIN * (error.unit / np.square(target)).max(0), nan=np.inf)
     open_ = ~met.all(0) & ~two.exact
-    everywhere = open_ & ((needed > EXACT_SHARE * len(sweep.kept)) | error.surprising.any(0))
+    known = two.corrections.draws >= min(FEWEST_DRAWS, EXACT_SHARE * samples)
+    everywhere = open_ & known & ((needed > EXACT_SHARE * samples) | error.surprising.any(0))
+    if everywhere.any():
+        needed = GENEROUS * needed
+        everywhere = open_ & known & ((needed > EXACT_SHARE * samples) | error.surprising.any(0))
     more = np.clip(needed - weight, 1.0, GROWTH * np.maximum(weight, FIRST_PAIRS))
     return _Round(np.where(open_ & ~everywhere, more, 0.0), everywhere)
 

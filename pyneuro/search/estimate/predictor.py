@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +62,17 @@ class Predictor:
     def offsets(self) -> Int:
         """Where each group begins among the neurons, and their number: [groups + 1]."""
         return np.cumsum([0, *map(len, self.groups)])
+
+    def only(self, chosen: Int) -> Predictor:
+        """Of some neurons, in ascending order."""
+        parts = []
+        for group, depth, start, stop in zip(self.groups, self.depths, self.offsets, self.offsets[1:], strict=False):
+            inside = chosen[(chosen >= start) & (chosen < stop)] - start
+            if len(inside):
+                z = None if group.z is None else group.z[:, inside]
+                parts.append((replace(group, index=group.index[inside], z=z), depth))
+        groups, depths = zip(*parts, strict=True)
+        return replace(self, groups=groups, depths=depths)
 
     def predict(self, encoding: Encoding) -> Prediction:
         """Effects of every neuron to first order.

@@ -1,7 +1,9 @@
 """The two phases of an estimate: predictions for every pair, then rounds of exact effects for a random few.
 
-Every draw comes from a counter-based generator keyed on (seed, round, sample), so the answer depends on neither
-chunking, threads nor where a stopped search went on.
+Pairs are drawn systematically (Hartley & Rao 1962): a round visits samples in random order, and on each a neuron
+gathers credit, its chance of being taken there; when the credit reaches 1 the pair is taken. So it gets the pairs
+expected of it and not a Poisson number. Random numbers come from a counter-based generator keyed on (seed, round), so
+the answer depends on neither chunking, threads nor where a stopped search went on.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from itertools import pairwise, starmap
 import numpy as np
 import numpy.typing as npt
 
-from pyneuro.effects import Moments, Response, Terms
+from pyneuro.effects import Moments, Response
 from pyneuro.models.weights import Encoding
 from pyneuro.results import TileStore
 from pyneuro.search.estimate.corrections import Corrections, DesignError, Taken
@@ -29,7 +31,7 @@ Mask = npt.NDArray[np.bool_]
 
 DEFENSIVE = 0.2  # of the mean size, added to every size: a size that is wrongly small must not make a weight huge
 FEWEST_VISITED = 64  # samples of a round
-SAMPLES_PER_PAIR = 8  # visited at least, for every pair expected of a neuron: keeps π below the share visited
+SAMPLES_PER_PAIR = 5  # visited at least, for every pair expected of a neuron: keeps π below the share visited
 SAVE_SECONDS, SAVE_SHARE = 5.0, 0.05
 
 
@@ -76,18 +78,20 @@ class PhaseTwo:
 
     corrections: Corrections
     expected: Float  # [N]  m of the round under way
+    credit: Float  # [N]  towards the next pair, in [0, 1)
     exact: Mask  # [N]  neurons evaluated on every sample
     round: int = 0  # the one under way, or the next
     done: int = 0  # its samples
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        where = np.array([self.round, self.done])
-        return {**self.corrections.to_arrays(), "expected": self.expected, "exact": self.exact, "where": where}
+        own = {"expected": self.expected, "credit": self.credit, "exact": self.exact}
+        return {**self.corrections.to_arrays(), **own, "where": np.array([self.round, self.done])}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> PhaseTwo:
+        expected, credit, exact = (arrays[name].copy() for name in ("expected", "credit", "exact"))
         number, done = arrays["where"].tolist()
-        return cls(Corrections.from_arrays(arrays), arrays["expected"].copy(), arrays["exact"].copy(), number, done)
+        return cls(Corrections.from_arrays(arrays), expected, credit, exact, number, done)
 
 
 @dataclass
@@ -106,9 +110,9 @@ class TwoPhaseSweep:
     def __post_init__(self) -> None:
         self.one = PhaseOne.fresh(self.predictor.neurons, self.treatments)
         n = self.predictor.neurons
-        self.two = PhaseTwo(Corrections.zeros(n, self.treatments), np.zeros(n), np.zeros(n, dtype=bool))
+        self.two = PhaseTwo(Corrections.zeros(n, self.treatments), np.zeros(n), np.zeros(n), np.zeros(n, dtype=bool))
         self.seconds = 0.0
-        self.pairs = 0  # exact pairs of this process
+        self.pairs, self.exact_seconds = 0, 0.0  # of this process
         self._whole = True  # no sample is half added
         self._saved = time.monotonic()
         self._pause = SAVE_SECONDS
@@ -162,28 +166,40 @@ class TwoPhaseSweep:
         self.two.exact |= everywhere
         self.two.corrections.forget(everywhere)
         self.two.expected = np.where(everywhere, 1.0, expected)
+        self.two.credit = self._generator(1).random(len(expected))
+
+    def visited(self, expected: Float, everywhere: Mask) -> int:
+        """How many samples a round would visit: some for every pair expected of a neuron, or all."""
+        samples = len(self.kept)
+        wanted = int(np.ceil(SAMPLES_PER_PAIR * float(expected[~everywhere].max(initial=0.0))))
+        return samples if everywhere.any() else min(max(FEWEST_VISITED, wanted), samples)
 
     def samples_of_round(self) -> Int:
-        """The samples a round visits, in order: a simple random sample, or all."""
+        """The samples a round visits, in their order: both random."""
         kept = np.array(self.kept)
-        most = float(self.two.expected[~self.two.exact].max(initial=0.0))
-        visited = max(FEWEST_VISITED, int(np.ceil(SAMPLES_PER_PAIR * most)))
-        if self.two.exact.any() or visited >= len(kept):
-            return kept
-        return np.sort(self._generator(0).choice(kept, visited, replace=False))
+        number = self.visited(self.two.expected, self.two.exact & (self.two.expected > 0))
+        return self._generator(0).permutation(kept)[:number]
 
     def sample_round(self) -> None:
         """Phase 2: the round that was begun, or is under way."""
         visited = self.samples_of_round()
         self.progress.start(sum(len(self.encodings[i]) for i in visited), 0)
         share = len(visited) / len(self.kept)
+        chosen = np.flatnonzero(self.two.expected)
+        predictor = self.predictor.only(chosen)
         with self._saving("phase-2", lambda: (self.two.done, self.two.to_arrays())) as save:
             for number in visited[self.two.done :].tolist():
-                found = self._sample(number, share)
+                found = predictor.predict(self.encodings[number])
+                taken, inside, credit = self._draw(found.size, chosen, share)
+                started = time.perf_counter()
+                exact = predictor.exact(found, inside) if len(inside) else []
+                self.exact_seconds += time.perf_counter() - started
                 self._whole = False
-                if found is not None:
-                    self.two.corrections.add(*found, self.encodings[number].label)
-                    self.pairs += len(found[0].neurons)
+                if exact:
+                    predicted = [terms[inside] for terms in found.terms]
+                    self.two.corrections.add(taken, exact, predicted, self.encodings[number].label)
+                    self.pairs += len(inside)
+                self.two.credit[chosen] = credit
                 self.two.done += 1
                 self._whole = True
                 self.progress.advance(len(self.encodings[number]), 0)
@@ -192,24 +208,22 @@ class TwoPhaseSweep:
             self.two = replace(self.two, round=self.two.round + 1, done=0, expected=np.zeros_like(self.two.expected))
         self.progress.close()
 
-    def _sample(self, number: int, share: float) -> tuple[Taken, list[Terms], list[Terms]] | None:
-        """The pairs drawn on a sample, their exact and their predicted terms."""
-        found = self.predictor.predict(self.encodings[number])
-        n, m = len(self.kept), self.two.expected
-        size = (found.size + DEFENSIVE * self.one.size / n) / (1 + DEFENSIVE)
+    def _draw(self, size: Float, chosen: Int, share: float) -> tuple[Taken, Int, Float]:
+        """Of the neurons chosen, with their sizes on a sample: the pairs taken, where they are among the chosen, and
+        the credit left."""
+        n, m, total = len(self.kept), self.two.expected[chosen], self.one.size[chosen]
+        size = (size + DEFENSIVE * total / n) / (1 + DEFENSIVE)
         with np.errstate(divide="ignore", invalid="ignore"):
-            wanted = np.where(self.one.size > 0, m * size / self.one.size, 0.0)
-            factor = self.one.size / (n * size)
+            wanted = np.where(total > 0, m * size / total, 0.0)
+            factor = total / (n * size)
+        everywhere = self.two.exact[chosen]
+        wanted[everywhere] = factor[everywhere] = 1.0
         pi = np.minimum(share, wanted)
-        everywhere = self.two.exact & (m > 0)
-        pi[everywhere] = wanted[everywhere] = 1.0
-        factor[everywhere] = 1.0
-        picked = np.flatnonzero(self._generator(1 + number).random(len(pi)) * share < pi)
-        if not len(picked):
-            return None
-        taken = Taken(picked, pi[picked], wanted[picked] / pi[picked], factor[picked])
-        exact = self.predictor.exact(found, picked)
-        return taken, exact, [terms[picked] for terms in found.terms]
+        credit = self.two.credit[chosen] + pi / share
+        inside = np.flatnonzero(credit >= 1)
+        credit[inside] -= 1
+        taken = Taken(chosen[inside], pi[inside], wanted[inside] / pi[inside], factor[inside])
+        return taken, inside, credit
 
     def _generator(self, stream: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(key=[self.seed, (self.two.round << 40) + stream]))
