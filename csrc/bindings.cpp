@@ -21,6 +21,12 @@ struct Weight {
   bool bf16;
   operator PackedWeight() const { return {reinterpret_cast<const void*>(panels), out, in, bf16}; }
 };
+struct Frozen {
+  Address weight;
+  int64_t out, in;
+  bool bf16;
+  operator FrozenWeight() const { return {reinterpret_cast<const void*>(weight), out, in, bf16}; }
+};
 struct Norm {
   Address centred, rstd, gamma;
   operator NormBase() const { return {floats(centred), floats(rstd), floats(gamma)}; }
@@ -50,6 +56,7 @@ PYBIND11_MODULE(_native, m) {
   m.doc() = "pyneuro's CPU kernels. Arrays are addresses of contiguous fp32 data; see csrc/include/pyneuro/kernels.h for shapes.";
 
   py::class_<Weight>(m, "Weight").def(py::init<Address, int64_t, int64_t, bool>(), py::arg("panels"), py::arg("out"), py::arg("in_"), py::arg("bf16"));
+  py::class_<Frozen>(m, "Frozen").def(py::init<Address, int64_t, int64_t, bool>(), py::arg("weight"), py::arg("out"), py::arg("in_"), py::arg("bf16"));
   py::class_<Norm>(m, "Norm").def(py::init<Address, Address, Address>(), py::arg("centred"), py::arg("rstd"), py::arg("gamma"));
   py::class_<Attention>(m, "Attention")
       .def(py::init<Address, Address, Address, Address, int64_t, int64_t, int64_t, float>(), py::arg("q"), py::arg("k"), py::arg("v"), py::arg("p"), py::arg("tokens"),
@@ -128,4 +135,32 @@ PYBIND11_MODULE(_native, m) {
       },
       py::arg("isa"), py::arg("dqkv"), py::arg("dx"), py::arg("base"), py::arg("context_rows"), py::arg("value_row"), py::arg("output"), py::arg("norm"), py::arg("out"),
       py::arg("candidates"), py::arg("threads"));
+
+  // Addresses of 0 are absent arguments.
+  m.def(
+      "masked_linear",
+      [](const std::string& isa, Address x, const Frozen& w, Address scores, float threshold, Address bits, Address bias, bool mask_bias, Address y, int64_t rows,
+         int threads) {
+        call(kernels(isa).masked_linear, MaskedLinear{reinterpret_cast<const void*>(x), w, floats(scores), threshold, reinterpret_cast<uint8_t*>(bits),
+                                                      reinterpret_cast<const void*>(bias), mask_bias, reinterpret_cast<void*>(y), rows, threads});
+      },
+      py::arg("isa"), py::arg("x"), py::arg("weight"), py::arg("scores"), py::arg("threshold"), py::arg("bits"), py::arg("bias"), py::arg("mask_bias"), py::arg("y"),
+      py::arg("rows"), py::arg("threads"));
+  m.def(
+      "masked_linear_backward",
+      [](const std::string& isa, Address dy, Address x, const Frozen& w, Address bits, Address dx, Address dscores, int64_t rows, int threads) {
+        call(kernels(isa).masked_linear_backward,
+             MaskedLinearBackward{reinterpret_cast<const void*>(dy), reinterpret_cast<const void*>(x), w, reinterpret_cast<const uint8_t*>(bits),
+                                  reinterpret_cast<void*>(dx), floats_out(dscores), rows, threads});
+      },
+      py::arg("isa"), py::arg("dy"), py::arg("x"), py::arg("weight"), py::arg("bits"), py::arg("dx"), py::arg("dscores"), py::arg("rows"), py::arg("threads"));
+  m.def(
+      "masked_linear_multi",
+      [](const std::string& isa, Address x, bool shared, const Frozen& w, Address bits, Address bias, bool mask_bias, Address y, int64_t masks, int64_t rows, int threads) {
+        call(kernels(isa).masked_linear_multi,
+             MaskedLinearMulti{reinterpret_cast<const void*>(x), shared, w, reinterpret_cast<const uint8_t*>(bits), reinterpret_cast<const void*>(bias), mask_bias,
+                               reinterpret_cast<void*>(y), masks, rows, threads});
+      },
+      py::arg("isa"), py::arg("x"), py::arg("shared"), py::arg("weight"), py::arg("bits"), py::arg("bias"), py::arg("mask_bias"), py::arg("y"), py::arg("masks"),
+      py::arg("rows"), py::arg("threads"));
 }

@@ -13,5 +13,8 @@ void delta_attention(const DeltaAttention&);
 void delta_attention_row0(const DeltaAttentionRow0&);
 void delta_attention_row0_dense(const DeltaAttentionRow0Dense&);
 void delta_attention_low_rank(const DeltaAttentionLowRank&);
+void masked_linear(const MaskedLinear&);
+void masked_linear_backward(const MaskedLinearBackward&);
+void masked_linear_multi(const MaskedLinearMulti&);
 
 }  // namespace pyneuro::PN_ISA

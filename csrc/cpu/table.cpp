@@ -15,6 +15,7 @@ constexpr bool kBf16 = false;
 extern const Kernels kernels;
 const Kernels kernels = {
     PN_STRING(PN_ISA), kPanel, kTileRows, kBf16, delta_linear, delta_layernorm, delta_linear_norm, delta_feed_forward, delta_attention, delta_attention_row0, delta_attention_row0_dense, delta_attention_low_rank,
+    masked_linear, masked_linear_backward, masked_linear_multi,
 };
 
 }  // namespace pyneuro::PN_ISA

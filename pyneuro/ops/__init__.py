@@ -1,5 +1,5 @@
-"""The operations on differences: ``torch.ops.pyneuro.*``, their definition in plain torch, and the packing of weights
-for the kernels."""
+"""The operations, ``torch.ops.pyneuro.*``: on differences, and masked linear layers; their definition in plain torch;
+the packing of weights for the kernels."""
 
 from pyneuro.ops import (  # noqa: F401 (importing an operation registers it)
     delta_attention,
@@ -8,6 +8,7 @@ from pyneuro.ops import (  # noqa: F401 (importing an operation registers it)
     delta_feed_forward,
     delta_layernorm,
     delta_linear,
+    masked_linear,
     reference,
 )
 from pyneuro.ops.native import built, instruction_sets, native

@@ -202,3 +202,53 @@ def delta_attention_low_rank(
     du += torch.einsum("snh,nhd->snd", along_value, value_rows)
     du[0] = row0
     return delta_layernorm(du, centred, rstd, gamma)
+
+
+def pack_bits(keep: Tensor) -> Tensor:
+    """bool [..., in] -> uint8 [..., ceil(in / 8)]; entry k is bit k % 8 of byte k // 8."""
+    padded = torch.nn.functional.pad(keep.to(torch.uint8), (0, -keep.shape[-1] % 8))
+    place = torch.arange(8, dtype=torch.uint8, device=keep.device)
+    bits: Tensor = (padded.unflatten(-1, (-1, 8)) << place).sum(-1, dtype=torch.uint8)
+    return bits
+
+
+def unpack_bits(bits: Tensor, inner: int) -> Tensor:
+    """Inverse of ``pack_bits``: bool [..., in]."""
+    place = torch.arange(8, dtype=torch.uint8, device=bits.device)
+    return ((bits.unsqueeze(-1) >> place) & 1).flatten(-2)[..., :inner].bool()
+
+
+def _masked_bias(bias: Tensor | None, keep: Tensor, mask_bias: bool) -> Tensor | None:
+    return bias * keep.any(-1) if mask_bias and bias is not None else bias
+
+
+def masked_linear(
+    x: Tensor, weight: Tensor, scores: Tensor, threshold: float, bias: Tensor | None, mask_bias: bool
+) -> tuple[Tensor, Tensor]:
+    """x (W ∘ M)ᵀ + b with M = [scores > threshold], and M's bits; with `mask_bias` an entry of b counts where its row
+    of M has any (nn_pruning)."""
+    bits = pack_bits(scores > threshold)
+    return masked_linear_packed(x, weight, bits, bias, mask_bias), bits
+
+
+def masked_linear_packed(x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, mask_bias: bool) -> Tensor:
+    """x (W ∘ M)ᵀ + b with M given by its bits."""
+    keep = unpack_bits(bits, weight.shape[1])
+    return torch.nn.functional.linear(x, weight * keep, _masked_bias(bias, keep, mask_bias))
+
+
+def masked_linear_backward(dy: Tensor, x: Tensor, weight: Tensor, bits: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of x, dy (W ∘ M), and of the scores, straight through the threshold: (dyᵀ x) ∘ W."""
+    keep = unpack_bits(bits, weight.shape[1])
+    rows = dy.reshape(-1, dy.shape[-1])
+    return dy @ (weight * keep), (rows.T @ x.reshape(-1, x.shape[-1])) * weight
+
+
+def masked_linear_multi(
+    x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, mask_bias: bool, shared: bool
+) -> Tensor:
+    """``masked_linear_packed`` for T masks, bits [T, out, ceil(in / 8)]: [T, ..., out]. x is [..., in] for all of them
+    where it is `shared`, else [T, ..., in]."""
+    inputs = [x] * len(bits) if shared else x
+    each = [masked_linear_packed(a, weight, b, bias, mask_bias) for a, b in zip(inputs, bits, strict=True)]
+    return torch.stack(each) if each else x.new_empty(0, *x.shape[0 if shared else 1 : -1], weight.shape[0])

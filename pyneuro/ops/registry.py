@@ -1,12 +1,13 @@
 """How an operation is registered with torch: schema, CPU kernel, reference for every other device and dtype, fake for
 tracing.
 
-The operations are forward only: they serve sweeps under ``torch.no_grad()``.
+The operations on differences are forward only: they serve sweeps under ``torch.no_grad()``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +37,6 @@ def register(
     check : callable
         Takes the op's arguments, raises ValueError naming the one that does not fit, returns the output's shape.
     """
-    name = schema.partition("(")[0]
 
     def on_cpu(*args: Tensor | None) -> Tensor:
         check(*args)
@@ -54,9 +54,25 @@ def register(
         assert first is not None
         return first.new_empty(check(*args))
 
+    define(schema, cpu=on_cpu, elsewhere=elsewhere, fake=fake)
+
+
+def define(
+    schema: str,
+    *,
+    cpu: Callable[..., Any],
+    elsewhere: Callable[..., Any],
+    fake: Callable[..., Any],
+    autograd: Callable[..., Any] | None = None,
+) -> None:
+    """Register ``pyneuro::<name>`` by its implementations: on the CPU, on other devices, for tracing, and, where it has
+    gradients, one that wraps an ``autograd.Function``."""
+    name = schema.partition("(")[0]
     LIBRARY.define(schema)
-    LIBRARY.impl(name, on_cpu, "CPU")
+    LIBRARY.impl(name, cpu, "CPU")
     LIBRARY.impl(name, elsewhere, "CompositeExplicitAutograd")
+    if autograd is not None:
+        LIBRARY.impl(name, autograd, "Autograd")
     torch.library.register_fake(f"pyneuro::{name}", fake)
 
 

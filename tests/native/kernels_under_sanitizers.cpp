@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "pyneuro/kernels.h"
@@ -63,9 +64,59 @@ Floats softmax_rows(int64_t rows, int64_t n) {
   return p;
 }
 
+// An array in the working type of the masked kernels.
+struct Values {
+  bool half;
+  Floats fp32;
+  std::vector<uint16_t> bf16;
+
+  Values(const Floats& from, bool half) : half(half) {
+    if (!half) fp32 = from;
+    for (size_t i = 0; half && i < from.size(); ++i) bf16.push_back(to_bf16(from[i]));
+    bf16.shrink_to_fit();
+  }
+  void* data() { return half ? static_cast<void*>(bf16.data()) : fp32.data(); }
+  Floats floats() const {
+    if (!half) return fp32;
+    Floats out(bf16.size());
+    for (size_t i = 0; i < out.size(); ++i) {
+      const uint32_t bits = uint32_t{bf16[i]} << 16;
+      std::memcpy(&out[i], &bits, sizeof bits);
+    }
+    return out;
+  }
+};
+
 struct Shape {
   int64_t tokens, candidates, hidden, heads, intermediate;
 };
+
+// Outputs of the masked linear kernels, decided by scores and by bits, one mask and three of different density.
+std::vector<Floats> run_masked(const Kernels& k, int64_t rows, int64_t in, int64_t out, bool half, int threads) {
+  state = static_cast<uint32_t>(rows * 131 + in * 31 + out);
+  const int64_t row_bytes = (in + 7) / 8;
+  Values x(draw(rows * in), half), w(draw(out * in), half), bias(draw(out), half), dy(draw(rows * out), half);
+  const Floats scores = draw(out * in);
+  std::vector<uint8_t> bits(static_cast<size_t>(out * row_bytes), 0xff), many;
+  const auto empty = [&](int64_t size) { return Values(Floats(static_cast<size_t>(size), 0.0f), half); };
+  Values y = empty(rows * out), again = empty(rows * out), dx = empty(rows * in), each = empty(3 * rows * out), own = empty(3 * rows * out);
+  Floats dscores(static_cast<size_t>(out * in));
+  const FrozenWeight frozen{w.data(), out, in, half};
+  k.masked_linear({x.data(), frozen, scores.data(), 0.1f, bits.data(), bias.data(), true, y.data(), rows, threads});
+  k.masked_linear({x.data(), frozen, nullptr, 0.0f, bits.data(), nullptr, false, again.data(), rows, threads});
+  k.masked_linear_backward({dy.data(), x.data(), frozen, bits.data(), dx.data(), dscores.data(), rows, threads});
+  for (uint8_t density : {0xff, 0x5a, 0x01})
+    for (int64_t n = 0; n < out; ++n)
+      for (int64_t b = 0; b < row_bytes; ++b) many.push_back(b == row_bytes - 1 && in % 8 ? density & ((1 << in % 8) - 1) : density);
+  many.shrink_to_fit();
+  k.masked_linear_multi({x.data(), true, frozen, many.data(), bias.data(), true, each.data(), 3, rows, threads});
+  Floats tripled;
+  for (int t = 0; t < 3; ++t)
+    for (const float v : x.floats()) tripled.push_back(v);
+  Values inputs(tripled, half);
+  k.masked_linear_multi({inputs.data(), false, frozen, many.data(), nullptr, false, own.data(), 3, rows, threads});
+  return {y.floats(), again.floats(), dx.floats(), dscores, each.floats(), own.floats()};
+}
 
 // Outputs of all kernels, one after another. The draws depend on the shape alone.
 std::vector<Floats> run(const Kernels& k, const Shape& shape, bool half, int threads) {
@@ -101,6 +152,7 @@ std::vector<Floats> run(const Kernels& k, const Shape& shape, bool half, int thr
   k.delta_attention_row0({dqkv.data(), attention, out[5].data(), n, threads});
   k.delta_attention_row0_dense({dx.data(), dq0.data(), attention, pk.weight, {heads.data(), d, d, false}, out[6].data(), n, threads});
   k.delta_attention_low_rank({dqkv.data(), dx.data(), attention, context_rows.data(), value_row.data(), pao_exact.weight, norm, out[7].data(), n, threads});
+  for (Floats& found : run_masked(k, s * n, d + 3, f, half, threads)) out.push_back(std::move(found));
   return out;
 }
 

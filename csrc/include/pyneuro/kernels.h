@@ -120,6 +120,53 @@ struct DeltaAttentionLowRank {
   int threads;
 };
 
+// A weight that training does not change, as torch holds it.
+struct FrozenWeight {
+  const void* weight;  // [out, in], fp32 or bf16; x, y, bias and their gradients are of its type
+  int64_t out, in;
+  bool bf16;
+};
+
+// y = x (W o M)^T + b. M is given as bits [out, ceil(in / 8)], entry k of a row being bit k % 8 of byte k / 8; or decided as [scores > threshold],
+// and the bits written.
+struct MaskedLinear {
+  const void* x;  // [M, in]
+  FrozenWeight weight;
+  const float* scores;  // [out, in], or null
+  float threshold;
+  uint8_t* bits;
+  const void* bias;  // [out], or null
+  bool mask_bias;    // an entry counts where its row of M has any
+  void* y;           // [M, out]
+  int64_t rows;
+  int threads;
+};
+
+// dx = dy (W o M), and the straight-through gradient dS = (dy^T x) o W of the scores.
+struct MaskedLinearBackward {
+  const void* dy;  // [M, out]
+  const void* x;   // [M, in]
+  FrozenWeight weight;
+  const uint8_t* bits;
+  void* dx;        // [M, in], or null
+  float* dscores;  // [out, in], or null
+  int64_t rows;
+  int threads;
+};
+
+// y_t = x_t (W o M_t)^T + b for T masks.
+struct MaskedLinearMulti {
+  const void* x;  // [T, M, in], or [M, in] for all
+  bool shared;
+  FrozenWeight weight;
+  const uint8_t* bits;  // [T, out, ceil(in / 8)]
+  const void* bias;
+  bool mask_bias;
+  void* y;  // [T, M, out]
+  int64_t masks, rows;
+  int threads;
+};
+
 // One instruction set's kernels.
 struct Kernels {
   const char* isa;
@@ -134,6 +181,9 @@ struct Kernels {
   void (*delta_attention_row0)(const DeltaAttentionRow0&);
   void (*delta_attention_row0_dense)(const DeltaAttentionRow0Dense&);
   void (*delta_attention_low_rank)(const DeltaAttentionLowRank&);
+  void (*masked_linear)(const MaskedLinear&);
+  void (*masked_linear_backward)(const MaskedLinearBackward&);
+  void (*masked_linear_multi)(const MaskedLinearMulti&);
 };
 
 // The kernels of `isa` ("avx512", "avx2", "baseline"), or nullptr where this build or this machine has none.

@@ -1,0 +1,352 @@
+"""masked_linear: a linear layer whose frozen weight is masked on the fly, with gradients for its input and the mask's
+scores; masked_linear_packed: the same for a mask that is fixed; masked_linear_multi: many masks over one weight.
+
+Nothing of the weight's size is kept for the backward but the mask's bits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from pyneuro.ops import reference
+from pyneuro.ops.native import built, native, threads
+from pyneuro.ops.registry import define, expect
+
+
+def _check(op: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    if weight.dim() != 2 or not weight.numel():
+        raise ValueError(f"{op}: weight must be [out, in] and not empty, got {list(weight.shape)}")
+    if x.dim() < 1 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"{op}: x must be [..., {weight.shape[1]}] for weight {list(weight.shape)}, got {list(x.shape)}"
+        )
+    if bias is not None:
+        expect(op, "bias", bias, weight.shape[0])
+    for what, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is not None and tensor.dtype != x.dtype:
+            raise ValueError(f"{op}: {what} is {tensor.dtype} and x is {x.dtype}; convert one of them")
+
+
+def _check_bits(op: str, weight: Tensor, bits: Tensor, *leading: int | None) -> None:
+    expect(op, "bits", bits, *leading, weight.shape[0], -(-weight.shape[1] // 8))
+    if bits.dtype != torch.uint8:
+        raise ValueError(f"{op}: bits must be uint8, got {bits.dtype}")
+
+
+def _has_kernel(x: Tensor) -> bool:
+    return built() and (x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and native().bf16))
+
+
+def _frozen(weight: Tensor) -> Any:
+    return native().module.Frozen(weight.data_ptr(), *weight.shape, weight.dtype == torch.bfloat16)
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None or not tensor.numel() else tensor.data_ptr()
+
+
+def _contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
+def _output(x: Tensor, weight: Tensor) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+def _bits(weight: Tensor) -> Tensor:
+    return weight.new_empty(weight.shape[0], -(-weight.shape[1] // 8), dtype=torch.uint8)
+
+
+def _run(
+    x: Tensor,
+    weight: Tensor,
+    scores: Tensor | None,
+    threshold: float,
+    bits: Tensor,
+    bias: Tensor | None,
+    mask_bias: bool,
+) -> Tensor:
+    x, weight, bias = x.contiguous(), weight.contiguous(), _contiguous(bias)
+    scores = None if scores is None else scores.float().contiguous()
+    y = _output(x, weight)
+    native().module.masked_linear(
+        native().isa,
+        _address(x),
+        _frozen(weight),
+        _address(scores),
+        threshold,
+        bits.data_ptr(),
+        _address(bias),
+        mask_bias,
+        _address(y),
+        y.numel() // weight.shape[0],
+        threads(),
+    )
+    return y
+
+
+# masked_linear
+
+
+def _check_scored(x: Tensor, weight: Tensor, scores: Tensor, bias: Tensor | None) -> None:
+    _check("masked_linear", x, weight, bias)
+    expect("masked_linear", "scores", scores, *weight.shape)
+
+
+def _scored(
+    x: Tensor, weight: Tensor, scores: Tensor, threshold: float, bias: Tensor | None, mask_bias: bool
+) -> tuple[Tensor, Tensor]:
+    _check_scored(x, weight, scores, bias)
+    if not _has_kernel(x):
+        return reference.masked_linear(x, weight, scores, threshold, bias, mask_bias)
+    bits = _bits(weight)
+    return _run(x, weight, scores, threshold, bits, bias, mask_bias), bits
+
+
+def _scored_elsewhere(
+    x: Tensor, weight: Tensor, scores: Tensor, threshold: float, bias: Tensor | None, mask_bias: bool
+) -> tuple[Tensor, Tensor]:
+    _check_scored(x, weight, scores, bias)
+    return reference.masked_linear(x, weight, scores, threshold, bias, mask_bias)
+
+
+def _scored_fake(
+    x: Tensor, weight: Tensor, scores: Tensor, threshold: float, bias: Tensor | None, mask_bias: bool
+) -> tuple[Tensor, Tensor]:
+    _check_scored(x, weight, scores, bias)
+    return _output(x, weight), _bits(weight)
+
+
+# masked_linear_packed
+
+
+def _check_packed(x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None) -> None:
+    _check("masked_linear_packed", x, weight, bias)
+    _check_bits("masked_linear_packed", weight, bits)
+
+
+def _packed(x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, mask_bias: bool) -> Tensor:
+    _check_packed(x, weight, bits, bias)
+    if not _has_kernel(x):
+        return reference.masked_linear_packed(x, weight, bits, bias, mask_bias)
+    return _run(x, weight, None, 0.0, bits.contiguous(), bias, mask_bias)
+
+
+def _packed_elsewhere(x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, mask_bias: bool) -> Tensor:
+    _check_packed(x, weight, bits, bias)
+    return reference.masked_linear_packed(x, weight, bits, bias, mask_bias)
+
+
+def _packed_fake(x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, mask_bias: bool) -> Tensor:
+    _check_packed(x, weight, bits, bias)
+    return _output(x, weight)
+
+
+# masked_linear_backward: gradients that are not wanted come back empty
+
+
+def _backward(
+    dy: Tensor, x: Tensor, weight: Tensor, bits: Tensor, of_input: bool, of_scores: bool
+) -> tuple[Tensor, Tensor]:
+    dx, dscores = _backward_fake(dy, x, weight, bits, of_input, of_scores)
+    if not _has_kernel(x):
+        return _backward_elsewhere(dy, x, weight, bits, of_input, of_scores)
+    dy, x, weight, bits = (t.contiguous() for t in (dy, x, weight, bits))
+    if not dy.numel():
+        return dx, dscores.zero_()
+    native().module.masked_linear_backward(
+        native().isa,
+        _address(dy),
+        _address(x),
+        _frozen(weight),
+        bits.data_ptr(),
+        _address(dx),
+        _address(dscores),
+        dy.numel() // weight.shape[0],
+        threads(),
+    )
+    return dx, dscores
+
+
+def _backward_elsewhere(
+    dy: Tensor, x: Tensor, weight: Tensor, bits: Tensor, of_input: bool, of_scores: bool
+) -> tuple[Tensor, Tensor]:
+    dx, dscores = _backward_fake(dy, x, weight, bits, of_input, of_scores)
+    found = reference.masked_linear_backward(dy, x, weight, bits)
+    return (found[0].contiguous() if of_input else dx), (found[1].to(dscores.dtype) if of_scores else dscores)
+
+
+def _backward_fake(
+    dy: Tensor, x: Tensor, weight: Tensor, bits: Tensor, of_input: bool, of_scores: bool
+) -> tuple[Tensor, Tensor]:
+    _check("masked_linear_backward", x, weight, None)
+    _check_bits("masked_linear_backward", weight, bits)
+    expect("masked_linear_backward", "dy", dy, *x.shape[:-1], weight.shape[0])
+    dx = x.new_empty(x.shape if of_input else (0,))
+    wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
+    return dx, weight.new_empty(weight.shape if of_scores else (0,), dtype=wide)
+
+
+# masked_linear_multi
+
+
+def _check_multi(x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, shared: bool) -> None:
+    _check("masked_linear_multi", x, weight, bias)
+    _check_bits("masked_linear_multi", weight, bits, None)
+    if not shared and (x.dim() < 2 or x.shape[0] != len(bits)):
+        raise ValueError(
+            f"masked_linear_multi: x must be [{len(bits)}, ..., in], one input a mask, got {list(x.shape)}"
+        )
+
+
+def _multi_output(x: Tensor, weight: Tensor, bits: Tensor, shared: bool) -> Tensor:
+    return x.new_empty(len(bits), *x.shape[0 if shared else 1 : -1], weight.shape[0])
+
+
+def _multi(x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, mask_bias: bool, shared: bool) -> Tensor:
+    _check_multi(x, weight, bits, bias, shared)
+    if not _has_kernel(x):
+        return reference.masked_linear_multi(x, weight, bits, bias, mask_bias, shared)
+    x, weight, bits, bias = x.contiguous(), weight.contiguous(), bits.contiguous(), _contiguous(bias)
+    y = _multi_output(x, weight, bits, shared)
+    if y.numel():
+        native().module.masked_linear_multi(
+            native().isa,
+            _address(x),
+            shared,
+            _frozen(weight),
+            bits.data_ptr(),
+            _address(bias),
+            mask_bias,
+            _address(y),
+            len(bits),
+            y[0].numel() // weight.shape[0],
+            threads(),
+        )
+    return y
+
+
+def _multi_elsewhere(
+    x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, mask_bias: bool, shared: bool
+) -> Tensor:
+    _check_multi(x, weight, bits, bias, shared)
+    return reference.masked_linear_multi(x, weight, bits, bias, mask_bias, shared)
+
+
+def _multi_fake(x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, mask_bias: bool, shared: bool) -> Tensor:
+    _check_multi(x, weight, bits, bias, shared)
+    return _multi_output(x, weight, bits, shared)
+
+
+# Gradients
+
+
+def _require_frozen(weight: Tensor) -> None:
+    if weight.requires_grad:
+        raise ValueError(
+            "the weight of a masked linear layer is frozen and gets no gradient; call .requires_grad_(False)"
+        )
+
+
+class _Gradients:
+    """The backward that a scored and a packed mask share."""
+
+    @staticmethod
+    def keep(ctx: Any, x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, mask_bias: bool) -> None:
+        ctx.save_for_backward(x, weight, bits)
+        ctx.mask_bias = mask_bias
+
+    @staticmethod
+    def of(ctx: Any, dy: Tensor, of_scores: bool, of_bias: bool) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight, bits = ctx.saved_tensors
+        of_input = ctx.needs_input_grad[0]
+        dx = dscores = dbias = None
+        if of_input or of_scores:
+            dx, dscores = torch.ops.pyneuro.masked_linear_backward(dy, x, weight, bits, of_input, of_scores)
+        if of_bias:
+            dbias = dy.reshape(-1, dy.shape[-1]).sum(0)
+            if ctx.mask_bias:
+                dbias = dbias * bits.any(-1)
+        return dx if of_input else None, dscores if of_scores else None, dbias
+
+
+class _Scored(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, scores: Tensor, threshold: float, bias: Tensor | None, mask_bias: bool
+    ) -> tuple[Tensor, Tensor]:
+        with torch._C._AutoDispatchBelowAutograd():
+            y, bits = torch.ops.pyneuro.masked_linear(x, weight, scores, threshold, bias, mask_bias)
+        _Gradients.keep(ctx, x, weight, bits, bias, mask_bias)
+        ctx.scores_dtype = scores.dtype
+        ctx.mark_non_differentiable(bits)
+        return y, bits
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        dx, dscores, dbias = _Gradients.of(ctx, dy, ctx.needs_input_grad[2], ctx.needs_input_grad[4])
+        return dx, None, None if dscores is None else dscores.to(ctx.scores_dtype), None, dbias, None
+
+
+class _Packed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, mask_bias: bool) -> Tensor:
+        with torch._C._AutoDispatchBelowAutograd():
+            y: Tensor = torch.ops.pyneuro.masked_linear_packed(x, weight, bits, bias, mask_bias)
+        _Gradients.keep(ctx, x, weight, bits, bias, mask_bias)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        dx, _, dbias = _Gradients.of(ctx, dy, False, ctx.needs_input_grad[3])
+        return dx, None, None, dbias, None
+
+
+def _scored_autograd(
+    x: Tensor, weight: Tensor, scores: Tensor, threshold: float, bias: Tensor | None, mask_bias: bool
+) -> tuple[Tensor, Tensor]:
+    _require_frozen(weight)
+    y, bits = _Scored.apply(x, weight, scores, threshold, bias, mask_bias)  # type: ignore[no-untyped-call]
+    return y, bits
+
+
+def _packed_autograd(x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, mask_bias: bool) -> Tensor:
+    _require_frozen(weight)
+    y: Tensor = _Packed.apply(x, weight, bits, bias, mask_bias)  # type: ignore[no-untyped-call]
+    return y
+
+
+define(
+    "masked_linear(Tensor x, Tensor weight, Tensor scores, float threshold, Tensor? bias, bool mask_bias) "
+    "-> (Tensor, Tensor)",
+    cpu=_scored,
+    elsewhere=_scored_elsewhere,
+    fake=_scored_fake,
+    autograd=_scored_autograd,
+)
+define(
+    "masked_linear_packed(Tensor x, Tensor weight, Tensor bits, Tensor? bias, bool mask_bias) -> Tensor",
+    cpu=_packed,
+    elsewhere=_packed_elsewhere,
+    fake=_packed_fake,
+    autograd=_packed_autograd,
+)
+define(
+    "masked_linear_backward(Tensor dy, Tensor x, Tensor weight, Tensor bits, bool of_input, bool of_scores) "
+    "-> (Tensor, Tensor)",
+    cpu=_backward,
+    elsewhere=_backward_elsewhere,
+    fake=_backward_fake,
+)
+define(
+    "masked_linear_multi(Tensor x, Tensor weight, Tensor bits, Tensor? bias, bool mask_bias, bool shared) -> Tensor",
+    cpu=_multi,
+    elsewhere=_multi_elsewhere,
+    fake=_multi_fake,
+)
