@@ -17,10 +17,11 @@ if "torch" not in _sys.modules:
 
 import torch as _torch  # noqa: F401 (before the native module: one OpenMP runtime for both)
 
-from pyneuro import baselines, data, screens
+from pyneuro import baselines, data, masking, reweighting, screens
 from pyneuro.engine.intervention import Intervention
 from pyneuro.engine.values import Values, mean_activations
 from pyneuro.errors import BackendError, InputError, PyneuroError, ResumeError
+from pyneuro.masking import MaskedLinear
 from pyneuro.models import Classifier, bundled_model, load, register_adapter, wrap
 from pyneuro.results import Comparison, Result, compare, load_result, save_figures, summary_text
 from pyneuro.search import TopK, search, top_k
@@ -35,6 +36,7 @@ __all__ = [
     "Comparison",
     "InputError",
     "Intervention",
+    "MaskedLinear",
     "ModelShape",
     "Neuron",
     "NeuronSet",
@@ -49,8 +51,10 @@ __all__ = [
     "data",
     "load",
     "load_result",
+    "masking",
     "mean_activations",
     "register_adapter",
+    "reweighting",
     "save_figures",
     "screens",
     "search",

@@ -1,4 +1,4 @@
-"""The command line: ``pyneuro doctor | means | search | top | compare | demo``.
+"""The command line: ``pyneuro doctor | means | search | top | compare | mask | demo``.
 
 One file a command. Each adds its options to a parser and offers ``run(args) -> exit status``.
 """
@@ -16,12 +16,12 @@ from contextlib import contextmanager
 
 import torch
 
-from pyneuro.cli import compare, demo, doctor, means, search, top
+from pyneuro.cli import compare, demo, doctor, mask, means, search, top
 from pyneuro.errors import PyneuroError
 
 __all__ = ["main"]
 
-COMMANDS = (doctor, means, search, top, compare, demo)
+COMMANDS = (doctor, means, search, top, compare, mask, demo)
 FAILED, STOPPED = 2, 130
 
 

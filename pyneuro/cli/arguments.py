@@ -51,7 +51,9 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model_options(parser: argparse.ArgumentParser, *, max_length: int | None = None) -> None:
+def add_model_options(
+    parser: argparse.ArgumentParser, *, max_length: int | None = None, convention: bool = True
+) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
@@ -74,7 +76,8 @@ def add_model_options(parser: argparse.ArgumentParser, *, max_length: int | None
         metavar="N",
         help="truncate pairs to N tokens" + ("" if max_length is None else f" (default {max_length})"),
     )
-    add_convention_option(group)
+    if convention:
+        add_convention_option(group)
 
 
 def add_convention_option(group: argparse._ArgumentGroup) -> None:

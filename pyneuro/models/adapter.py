@@ -52,6 +52,9 @@ class Adapter(Protocol):
     def encoder_layer(self, model: nn.Module, layer: int) -> nn.Module:
         """The submodule that is encoder layer `layer`."""
 
+    def head_linears(self, model: nn.Module) -> tuple[nn.Module, nn.Module]:
+        """The linear layers of the head: pooler and classifier."""
+
 
 _REGISTERED: dict[str, Adapter] = {}
 

@@ -42,8 +42,12 @@ class BertAdapter:
         return ModelWeights(layers, self.head(model), self.shape(model))
 
     def head(self, model: nn.Module) -> HeadWeights:
+        pooler, classifier = self.head_linears(model)
+        return HeadWeights(*linear(pooler, "the pooler"), *linear(classifier, "the classifier"))
+
+    def head_linears(self, model: nn.Module) -> tuple[nn.Module, nn.Module]:
         m: Any = model
-        return HeadWeights(*linear(m.bert.pooler.dense, "the pooler"), *linear(m.classifier, "the classifier"))
+        return m.bert.pooler.dense, m.classifier
 
     def embed(self, model: nn.Module, encoding: Encoding) -> Tensor:
         embeddings: Any = getattr(model, self.prefix).embeddings

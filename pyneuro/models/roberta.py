@@ -7,8 +7,7 @@ from typing import Any
 from torch import nn
 
 from pyneuro.models.adapter import register_adapter
-from pyneuro.models.bert import BertAdapter, linear
-from pyneuro.models.weights import HeadWeights
+from pyneuro.models.bert import BertAdapter
 
 
 class RobertaAdapter(BertAdapter):
@@ -24,11 +23,9 @@ class RobertaAdapter(BertAdapter):
         embeddings: Any = getattr(model, self.prefix).embeddings
         return int(embeddings.position_embeddings.num_embeddings - embeddings.padding_idx - 1)
 
-    def head(self, model: nn.Module) -> HeadWeights:
+    def head_linears(self, model: nn.Module) -> tuple[nn.Module, nn.Module]:
         classifier: Any = model.classifier
-        return HeadWeights(
-            *linear(classifier.dense, "the classifier's dense"), *linear(classifier.out_proj, "the classifier")
-        )
+        return classifier.dense, classifier.out_proj
 
 
 register_adapter(RobertaAdapter("roberta", "RobertaForSequenceClassification"))

@@ -1,0 +1,65 @@
+"""Losses of a batch: logits [B, C], gold classes int64 [B], and what else is known of its samples.
+
+``known["bias"]`` holds the probabilities [B, C] that a biased model gives, in the order of the logits, and
+``known["teacher"]`` those of a model trained plainly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pyneuro.errors import InputError
+
+Loss = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
+
+
+def plain(logits: Tensor, labels: Tensor, known: Mapping[str, Tensor]) -> Tensor:
+    """Cross entropy."""
+    return F.cross_entropy(logits, labels)
+
+
+def reweight(logits: Tensor, labels: Tensor, known: Mapping[str, Tensor]) -> Tensor:
+    """Σ w CE / Σ w with w = 1 − p_bias(gold) (Clark et al. 2019)."""
+    weight = 1 - _gold(_known(known, "bias"), labels)
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    return (weight * losses).sum() / weight.sum().clamp_min(torch.finfo(losses.dtype).tiny)
+
+
+def product_of_experts(logits: Tensor, labels: Tensor, known: Mapping[str, Tensor]) -> Tensor:
+    """CE(log softmax(logits) + log p_bias, gold) (Clark et al. 2019; He et al. 2019). The logits alone are used when
+    the model is applied."""
+    bias = _known(known, "bias").clamp_min(torch.finfo(logits.dtype).tiny)
+    return F.cross_entropy(logits.log_softmax(-1) + bias.log(), labels)
+
+
+def confidence_regularisation(logits: Tensor, labels: Tensor, known: Mapping[str, Tensor]) -> Tensor:
+    """Cross entropy against the teacher's probabilities, flattened where the biased model is right: ∝ p_teacher^(1 −
+    β), β = p_bias(gold) (Utama et al. 2020)."""
+    teacher = _known(known, "teacher").clamp_min(torch.finfo(logits.dtype).tiny)
+    power = 1 - _gold(_known(known, "bias"), labels)
+    target = (teacher.log() * power[:, None]).softmax(-1)
+    return F.cross_entropy(logits, target)
+
+
+LOSSES: dict[str, Loss] = {
+    "plain": plain,
+    "reweight": reweight,
+    "product_of_experts": product_of_experts,
+    "confidence_regularisation": confidence_regularisation,
+}
+
+
+def _known(known: Mapping[str, Tensor], what: str) -> Tensor:
+    if what not in known:
+        raise InputError(
+            f"this loss needs the probabilities of a {what} model for every sample; pass known={{{what!r}: ...}}"
+        )
+    return known[what]
+
+
+def _gold(probabilities: Tensor, labels: Tensor) -> Tensor:
+    return probabilities.gather(1, labels[:, None])[:, 0]
