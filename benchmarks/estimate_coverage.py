@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import models
@@ -71,7 +72,8 @@ def record(predictor: Predictor, encodings: list[Any]) -> Recorded:
     for number, encoding in enumerate(encodings):
         found = predictor.predict(encoding)
         answers.append(predictor.exact(found, everyone))
-        predictions.append(Prediction(None, (), found.terms, found.size, found.first_order))  # type: ignore[arg-type]
+        run = SimpleNamespace(base=SimpleNamespace(logits=found.run.base.logits))  # all that sampling looks at
+        predictions.append(replace(found, run=run, candidates=()))  # type: ignore[arg-type]
         if number % 50 == 49:
             print(f"  {number + 1} samples, {time.perf_counter() - started:.0f} s", flush=True)
     return Recorded(predictions, answers, predictor.offsets, predictor.neurons, list(encodings))

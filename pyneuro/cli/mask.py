@@ -13,7 +13,7 @@ import pandas as pd
 
 from pyneuro import masking
 from pyneuro.cli.arguments import add_model_options
-from pyneuro.cli.prepare import load_classifier
+from pyneuro.cli.prepare import load_classifier, no_loading_bar
 from pyneuro.data import read_pairs
 from pyneuro.errors import InputError
 from pyneuro.masking.apply import STARTS
@@ -94,7 +94,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    clf = masking.classifier_on(args.model, seed=args.seed) if args.new_head else load_classifier(args)
+    if args.new_head:
+        with no_loading_bar():
+            clf = masking.classifier_on(args.model, seed=args.seed)
+    else:
+        clf = load_classifier(args)
     pairs, validation = _pairs(args.data, args.limit), _pairs(args.validation, args.limit_validation)
     options: dict[str, Any] = {
         "epochs": args.epochs,
