@@ -20,7 +20,6 @@ from harness import CORPORA, save
 
 import pyneuro as pn
 from pyneuro.data import Pair
-from pyneuro.masking.train import predict
 
 FOLDS = 5
 
@@ -62,15 +61,13 @@ def biased(pairs: Any, gold: np.ndarray, seed: int) -> np.ndarray:
 
 
 def measured(clf: pn.Classifier, dev: Any, hans: list[Pair]) -> dict[str, float]:
-    samples = [dict(clf.tokenizer(p.premise, p.hypothesis, truncation=True, max_length=128)) for p in hans]
-    entailed = predict(clf, samples).argmax(1) == clf.label_index["entailment"]
-    gold = np.array([p.label == "entailment" for p in hans])
-    right = entailed == gold
+    found = pn.evaluation.hans(pn.evaluation.predict(clf, hans), hans, labels=clf.label_index)
+    by_label = found.cells.groupby("label")["accuracy"].mean()
     return {
         "mnli": pn.masking.accuracy(clf, dev),
-        "hans": float(right.mean()),
-        "hans_entailed": float(right[gold].mean()),
-        "hans_non_entailed": float(right[~gold].mean()),
+        "hans": found.accuracy,
+        "hans_entailed": float(by_label["entailment"]),
+        "hans_non_entailed": float(by_label["non-entailment"]),
     }
 
 

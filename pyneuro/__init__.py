@@ -17,7 +17,7 @@ if "torch" not in _sys.modules:
 
 import torch as _torch  # noqa: F401 (before the native module: one OpenMP runtime for both)
 
-from pyneuro import baselines, data, masking, reweighting, screens
+from pyneuro import baselines, data, evaluation, masking, mitigation, reweighting, screens
 from pyneuro.engine.intervention import Intervention
 from pyneuro.engine.values import Values, mean_activations
 from pyneuro.errors import BackendError, InputError, PyneuroError, ResumeError
@@ -49,10 +49,12 @@ __all__ = [
     "bundled_model",
     "compare",
     "data",
+    "evaluation",
     "load",
     "load_result",
     "masking",
     "mean_activations",
+    "mitigation",
     "register_adapter",
     "reweighting",
     "save_figures",

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from pyneuro import evaluation
 from pyneuro.data.pairs import Pair
 from pyneuro.errors import InputError, ResumeError
 from pyneuro.masking.apply import masked_layers, places
 from pyneuro.masking.linear import MaskedLinear
 from pyneuro.masking.masks import Masks, base_digest
 from pyneuro.masking.schedule import ATTENTION, CubicSchedule, SparsityControl, l1
-from pyneuro.models.classifier import Classifier, evaluating
+from pyneuro.models.classifier import Classifier
 from pyneuro.reweighting import LOSSES, Loss
 
 Known = Mapping[str, npt.ArrayLike]
@@ -136,7 +137,7 @@ def train(
     before = base_digest(clf)
     run = _Run(
         clf, _loss(loss), _checked(clf, pairs, max_length), _known(known, len(pairs)),
-        None if validation is None else _checked(clf, validation, max_length), penalty, at_step, sparsity,
+        _labelled(clf, validation, max_length), max_length, penalty, at_step, sparsity,
     )  # fmt: skip
     found = run.fit(epochs, lr, 0.0, batch_size, warmup, seed, out, resume, progress)
     if base_digest(clf) != before:
@@ -169,32 +170,16 @@ def fine_tune(
     clf.model.requires_grad_()
     run = _Run(
         clf, _loss(loss), _checked(clf, pairs, max_length), _known(known, len(pairs)),
-        None if validation is None else _checked(clf, validation, max_length),
+        _labelled(clf, validation, max_length), max_length,
     )  # fmt: skip
     found = run.fit(epochs, lr, weight_decay, batch_size, warmup, seed, out, resume, progress)
     return Training(*found, masks=None, seconds=run.seconds)
 
 
-def accuracy(clf: Classifier, pairs: Sequence[Pair], *, batch_size: int = 64, max_length: int | None = 128) -> float:
-    """Share of pairs whose largest logit is the gold label's. Raises InputError for pairs without labels."""
-    samples = _checked(clf, pairs, max_length)
-    gold = np.array([s["labels"] for s in samples])
-    return float((predict(clf, samples, batch_size).argmax(1) == gold).mean())
-
-
-def predict(clf: Classifier, samples: Sequence[Mapping[str, Any]], batch_size: int = 64) -> npt.NDArray[np.float32]:
-    """Logits [n, C] of encoded samples, batched by length."""
-    order = sorted(range(len(samples)), key=lambda i: len(samples[i]["input_ids"]))
-    out: npt.NDArray[np.float32] = np.empty((len(samples), len(clf.label_index)), dtype=np.float32)
-    collate = _Collator(clf.tokenizer)
-    with evaluating(clf.model), torch.no_grad():
-        for start in range(0, len(order), batch_size):
-            part = order[start : start + batch_size]
-            batch = collate([samples[i] for i in part])
-            batch.pop("labels", None)
-            logits = clf.model(**{k: v.to(clf.device) for k, v in batch.items()}).logits
-            out[part] = logits.float().cpu().numpy()
-    return out
+def accuracy(clf: Classifier, pairs: Sequence[Pair], *, max_length: int | None = 128) -> float:
+    """Share of pairs whose largest logit is the gold label's. Raises InputError for pairs without such labels."""
+    clf = replace(clf, max_length=_length(clf, max_length))
+    return evaluation.accuracy(clf, evaluation.predict(clf, pairs), pairs).accuracy
 
 
 @dataclass
@@ -205,7 +190,8 @@ class _Run:
     loss: Loss
     samples: list[dict[str, Any]]
     known: Mapping[str, Tensor]
-    validation: list[dict[str, Any]] | None
+    validation: Sequence[Pair] | None
+    max_length: int
     penalty: Callable[[], Tensor | float] = lambda: 0.0
     at_step: Callable[[int, int], None] = lambda step, steps: None
     control: SparsityControl | None = None
@@ -273,10 +259,9 @@ class _Run:
 
     def measured(self) -> tuple[float, float]:
         """Accuracy and sparsity as they stand."""
-        found = float("nan")
-        if self.validation is not None:
-            gold = np.array([s["labels"] for s in self.validation])
-            found = float((predict(self.clf, self.validation).argmax(1) == gold).mean())
+        found = (
+            float("nan") if self.validation is None else accuracy(self.clf, self.validation, max_length=self.max_length)
+        )
         layers = [m for m in self.clf.model.modules() if isinstance(m, MaskedLinear)]
         total = sum(m.weight.numel() for m in layers)
         sparsity = sum(m.sparsity * m.weight.numel() for m in layers) / total if layers else float("nan")
@@ -351,7 +336,7 @@ def _checked(clf: Classifier, pairs: Sequence[Pair], max_length: int | None) -> 
     """Tokens and gold class of every pair."""
     if not len(pairs):
         raise InputError("no pairs; pass at least one")
-    length = clf.max_positions if max_length is None else min(max_length, clf.max_positions)
+    length = _length(clf, max_length)
     out = []
     for pair in pairs:
         if pair.label is None or pair.label not in clf.label_index:
@@ -362,6 +347,17 @@ def _checked(clf: Classifier, pairs: Sequence[Pair], max_length: int | None) -> 
         tokens = clf.tokenizer(pair.premise, pair.hypothesis, truncation=True, max_length=length)
         out.append({**tokens, "labels": clf.label_index[pair.label]})
     return out
+
+
+def _labelled(clf: Classifier, pairs: Sequence[Pair] | None, max_length: int) -> Sequence[Pair] | None:
+    """Pairs that accuracy can be measured on, or None."""
+    if pairs is not None:
+        _checked(clf, pairs, max_length)
+    return pairs
+
+
+def _length(clf: Classifier, max_length: int | None) -> int:
+    return clf.max_positions if max_length is None else min(max_length, clf.max_positions)
 
 
 def _loss(loss: str | Loss) -> Loss:
