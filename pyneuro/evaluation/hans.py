@@ -92,7 +92,7 @@ def hans(
     table["right"] = entailed == (table["label"] == "entailment").to_numpy()
     if unknown := sorted(set(table["heuristic"]) - set(HEURISTICS)):
         raise InputError(f"heuristic {unknown[0]!r} is not one of HANS's: {', '.join(HEURISTICS)}")
-    cells: pd.DataFrame = table.groupby(["heuristic", "label"])["right"].agg(accuracy="mean", n="size")
+    cells = pd.DataFrame(table.groupby(["heuristic", "label"])["right"].agg(accuracy="mean", n="size"))
     if missing := [cell for cell in HANS_CELLS if cell not in cells.index]:
         raise InputError(f"no pairs of {missing[0][0]} with label {missing[0][1]}; pass all six cells of HANS")
     cells = cells.reindex(pd.MultiIndex.from_tuples(HANS_CELLS, names=["heuristic", "label"])).reset_index()
