@@ -103,7 +103,7 @@ def _one_line(text: str) -> str:
 
 
 def _how_to_go_on(args: argparse.Namespace, words: Sequence[str]) -> str:
-    if args.run is not search.run:
+    if args.run not in (search.run, mask.run) or getattr(args, "what", None) not in (None, mask.train):
         return "nothing was kept"
     if args.out is None:
         return "nothing was kept, as --out was not given"

@@ -12,37 +12,36 @@ import numpy as np
 import pandas as pd
 
 from pyneuro import masking
-from pyneuro.cli.arguments import add_model_options
+from pyneuro.cli.arguments import BUNDLED, add_model_options
 from pyneuro.cli.prepare import load_classifier, no_loading_bar
 from pyneuro.data import read_pairs
 from pyneuro.errors import InputError
 from pyneuro.masking.apply import STARTS
 from pyneuro.masking.linear import RULES
+from pyneuro.masking.trainer import find_checkpoint
 from pyneuro.reweighting import LOSSES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(metavar="WHAT", required=True)
-    train = commands.add_parser("train", help="train masks, or all weights to compare with")
-    add_model_options(train, max_length=128, convention=False)
-    train.add_argument(
-        "--new-head", action="store_true", help="--model is an encoder: put a fresh NLI classifier on it"
-    )
-    train.add_argument("--data", required=True, metavar="FILE", help="training pairs")
-    train.add_argument("--validation", required=True, metavar="FILE", help="pairs on which accuracy is measured")
-    train.add_argument("--limit", type=int, metavar="N", help="the first N training pairs")
-    train.add_argument("--limit-validation", type=int, metavar="N", help="the first N validation pairs")
-    train.add_argument("--out", required=True, metavar="FOLDER", help="for masks, history and checkpoints")
-    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
-    train.add_argument("--fine-tune", action="store_true", help="no masks: train all weights, and save the model")
-    train.add_argument("--epochs", type=float, default=3.0)
-    train.add_argument("--lr", type=float, help="default 1e-3 for masks, 5e-5 with --fine-tune")
-    train.add_argument("--batch-size", type=int, default=32)
-    train.add_argument("--warmup", type=float, help="share of the steps (default 0 for masks, 0.1 with --fine-tune)")
-    train.add_argument("--seed", type=int, default=0)
-    train.add_argument("--loss", choices=tuple(LOSSES), default="plain")
-    train.add_argument("--known", metavar="FILE", help=".npz with what the loss wants to know of every pair, as 'bias'")
-    masks = train.add_argument_group("masks")
+    own = commands.add_parser("train", help="train masks, or all weights to compare with")
+    add_model_options(own, max_length=128, convention=False)
+    own.add_argument("--new-head", action="store_true", help="--model is an encoder: put a fresh NLI classifier on it")
+    own.add_argument("--data", required=True, metavar="FILE", help="training pairs")
+    own.add_argument("--validation", required=True, metavar="FILE", help="pairs on which accuracy is measured")
+    own.add_argument("--limit", type=int, metavar="N", help="the first N training pairs")
+    own.add_argument("--limit-validation", type=int, metavar="N", help="the first N validation pairs")
+    own.add_argument("--out", required=True, metavar="FOLDER", help="for masks, history and checkpoints")
+    own.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    own.add_argument("--fine-tune", action="store_true", help="no masks: train all weights, and save the model")
+    own.add_argument("--epochs", type=float, default=3.0)
+    own.add_argument("--lr", type=float, help="default 1e-3 for masks, 5e-5 with --fine-tune")
+    own.add_argument("--batch-size", type=int, default=32)
+    own.add_argument("--warmup", type=float, help="share of the steps (default 0 for masks, 0.1 with --fine-tune)")
+    own.add_argument("--seed", type=int, default=0)
+    own.add_argument("--loss", choices=tuple(LOSSES), default="plain")
+    own.add_argument("--known", metavar="FILE", help=".npz with what the loss wants to know of every pair, as 'bias'")
+    masks = own.add_argument_group("masks")
     masks.add_argument(
         "--modules", type=_words, default="all", metavar="Q,K,...", help="or 'encoder' or 'all' (default)"
     )
@@ -58,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     masks.add_argument("--structure", choices=("weight", "row", "head"), default="weight")
     masks.add_argument("--l1", type=float, default=0.0, help="penalty on what is kept, for the rule 'sigmoid'")
     masks.add_argument("--mask-bias", action="store_true", help="a bias counts where its row keeps any weight")
-    train.set_defaults(what=_train)
+    own.set_defaults(what=train)
 
     report = commands.add_parser("report", help="share masked by layer and module")
     report.add_argument("masks", metavar="MASKS", help="a file that 'mask train' wrote")
@@ -93,8 +92,11 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
-def _train(args: argparse.Namespace) -> int:
+def train(args: argparse.Namespace) -> int:
+    find_checkpoint(args.out, args.resume)  # before anything there is touched
     if args.new_head:
+        if args.model == BUNDLED:
+            raise InputError("--new-head puts a classifier on an encoder; name it with --model")
         with no_loading_bar():
             clf = masking.classifier_on(args.model, seed=args.seed)
     else:
@@ -185,8 +187,9 @@ def _show(table: pd.DataFrame, how: str) -> None:
 
 
 def _pairs(path: str, limit: int | None) -> Any:
-    pairs = read_pairs(path)
-    return pairs if limit is None else pairs[:limit]
+    if not Path(path).is_file():
+        raise InputError(f"there is no file {path}")
+    return read_pairs(path, limit=limit)
 
 
 def _known(path: str | None, pairs: int) -> dict[str, np.ndarray] | None:

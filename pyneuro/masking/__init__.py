@@ -11,7 +11,8 @@ from pyneuro.masking.linear import FixedMaskLinear, MaskedLinear
 from pyneuro.masking.masks import LayerMask, Masks, agreement, base_digest
 from pyneuro.masking.report import compare_rates, layer_effects, published_rates, save_rates_figure
 from pyneuro.masking.schedule import CubicSchedule, SparsityControl
-from pyneuro.masking.train import Training, accuracy, fine_tune, train
+from pyneuro.masking.train import Training, fine_tune, train
+from pyneuro.masking.trainer import accuracy
 
 __all__ = [
     "CubicSchedule",

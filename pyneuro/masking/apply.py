@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from pyneuro.errors import InputError
-from pyneuro.masking.linear import RULES, TAU, FixedMaskLinear, MaskedLinear, Rule, Structure, logit
+from pyneuro.masking.linear import RULES, TAU, FixedMaskLinear, MaskedLinear, Rule, Structure, check_tau, logit
 from pyneuro.models.adapter import find_adapter
 from pyneuro.models.classifier import Classifier
 from pyneuro.sites import MODULES
 
 HEAD_MODULES = ("P", "T")  # pooler and classifier, as Zhao et al. call them
 START_DEPTH = 0.02  # of Zhao et al.: how far below 0 a score may start
-DEFAULT_TAU: dict[Rule, float] = {"threshold": TAU, "sigmoid": 0.1, "topk": 0.95, "bernoulli": 0.5}
 DEFAULT_SPARSITY: dict[Rule, float] = {"threshold": 0.05, "sigmoid": 0.0, "bernoulli": 0.05}
 Start = Literal["uniform", "magnitude", "constant"]
 STARTS: tuple[Start, ...] = get_args(Start)
@@ -121,8 +122,7 @@ def apply(
     chosen = places(model, modules, layers)
     if not chosen:
         raise InputError("no linear layer is chosen; pass at least one module, and a layer for those of the encoder")
-    if masked := next((p.name for p in chosen if not isinstance(model.get_submodule(p.name), nn.Linear)), None):
-        raise InputError(f"{masked} is masked already; call pyneuro.masking.remove first, or load the model anew")
+    require_unmasked(model)
     generator = torch.Generator().manual_seed(seed)
     heads = find_adapter(model).shape(model).heads
     layers_of: dict[str, MaskedLinear] = {}
@@ -149,14 +149,10 @@ def remove(model: nn.Module | Classifier, *, keep_mask: bool = True) -> None:
     model = model_of(model)
     for name, layer in list(masked_layers(model).items()):
         linear = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
-        keep = layer.mask
-        weight, bias = layer.weight.detach(), layer.bias
-        linear.weight = nn.Parameter(weight * keep if keep_mask else weight, requires_grad=False)
+        weight, bias = layer.effective() if keep_mask else (layer.weight.detach(), layer.bias)
+        linear.weight = nn.Parameter(weight, requires_grad=False)
         if bias is not None:
-            masks_bias = keep_mask and layer.mask_bias
-            linear.bias = nn.Parameter(
-                bias.detach() * keep.any(-1) if masks_bias else bias.detach(), requires_grad=False
-            )
+            linear.bias = nn.Parameter(bias.detach(), requires_grad=False)
         linear.train(layer.training)
         put(model, name, linear)
 
@@ -189,6 +185,13 @@ def without(model: nn.Module | Classifier, names: Sequence[str]) -> Iterator[Non
             put(model, name, layer)
 
 
+def require_unmasked(model: nn.Module) -> None:
+    """Raises InputError for a model with masked layers."""
+    masked = next((n for n, m in model.named_modules() if isinstance(m, (MaskedLinear, FixedMaskLinear))), None)
+    if masked is not None:
+        raise InputError(f"{masked} is masked already; call pyneuro.masking.remove first, or load the model anew")
+
+
 def put(model: nn.Module, name: str, module: nn.Module) -> None:
     """Replace the submodule of this dotted name."""
     parent, _, own = name.rpartition(".")
@@ -205,6 +208,8 @@ def _modules(modules: str | Sequence[str]) -> set[str]:
         if modules in ("all", "encoder"):
             return set(known if modules == "all" else MODULES)
         modules = [modules]
+    if not isinstance(modules, Iterable):
+        raise InputError(f"modules = {modules!r}; pass 'all', 'encoder', or some of {', '.join(known)}")
     for module in modules:
         if module not in known:
             raise InputError(f"module {module!r} is not one of {', '.join(known)}, nor 'encoder' or 'all'")
@@ -220,10 +225,13 @@ def _layers(layers: str | Sequence[int], count: int) -> list[int]:
             raise InputError(f"layers = {layers!r}; pass 'all', 'top:N' or 'bottom:N' with N up to {count}, or numbers")
         n = int(number)
         return list(range(count - n, count) if side == "top" else range(n))
-    for layer in layers:
-        if isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer < count:
-            raise InputError(f"layer {layer!r} does not exist: the model has layers 0 to {count - 1}")
-    return sorted(set(layers))
+    try:
+        numbers = {operator.index(layer) for layer in layers}
+    except TypeError:
+        raise InputError(f"layers = {layers!r}; pass numbers, 'all', 'top:N' or 'bottom:N'") from None
+    if odd := [layer for layer in numbers if not 0 <= layer < count]:
+        raise InputError(f"layer {odd[0]} does not exist: the model has layers 0 to {count - 1}")
+    return sorted(numbers)
 
 
 def _structure(structure: str, place: Place, heads: int) -> tuple[Structure, int | None]:
@@ -247,17 +255,17 @@ def _settings(rule: Rule, tau: float | None, sparsity: float | None, start: Star
     """τ, the share masked at the start, and what it starts from."""
     if rule not in RULES:
         raise InputError(f"rule = {rule!r} is not one of {', '.join(RULES)}")
-    tau = DEFAULT_TAU[rule] if tau is None else float(tau)
+    tau = check_tau(rule, tau)
+    if start not in (None, *STARTS):
+        raise InputError(f"start = {start!r} is not one of {', '.join(STARTS)}")
     if rule == "topk":
         if sparsity is not None:
             raise InputError(f"rule 'topk' masks 1 - tau = {1 - tau:.3g} of the weights; leave sparsity out")
         return tau, 1 - tau, start or "uniform"
     share = DEFAULT_SPARSITY[rule] if sparsity is None else sparsity
-    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
+    if isinstance(share, bool) or not isinstance(share, Real) or not 0 <= share < 1:
         raise InputError(f"sparsity = {sparsity!r}; pass the share of weights to mask, in [0, 1): 0.05 is 5 % zeros")
     start = start or ("uniform" if share else "constant")
-    if start not in STARTS:
-        raise InputError(f"start = {start!r} is not one of {', '.join(STARTS)}")
     if start == "constant" and share:
         raise InputError(f"start 'constant' masks nothing, and sparsity is {share}; pass sparsity=0")
     return tau, float(share), start
@@ -271,7 +279,7 @@ def _start(layer: MaskedLinear, start: Start, sparsity: float, generator: torch.
         scores = torch.full((total,), bar + TAU)
         scores[_size(layer).flatten().argsort(stable=True).cpu()[:masked]] = bar - TAU
     else:
-        low = -START_DEPTH if layer.rule == "threshold" else bar - START_DEPTH
+        low = -START_DEPTH if layer.rule == "threshold" and bar > -START_DEPTH else bar - START_DEPTH
         high = (bar - low) / max(sparsity, 0.01) + low  # a share `sparsity` of U(low, high) lies below the bar
         draw = torch.rand(total, generator=generator)
         scores = high - (high - bar) * draw  # (bar, high]

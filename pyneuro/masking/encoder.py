@@ -10,6 +10,7 @@ import torch
 
 from pyneuro.errors import InputError
 from pyneuro.models import Classifier, wrap
+from pyneuro.models.adapter import find_adapter
 
 NLI = ("entailment", "neutral", "contradiction")
 
@@ -42,6 +43,9 @@ def classifier_on(encoder: str | os.PathLike[str], labels: Sequence[str] = NLI, 
             label2id={v: k for k, v in names.items()},
             dtype=torch.float32,
         )
+        head: Any = find_adapter(model).head_linears(model)[1]  # fresh, whatever the checkpoint holds
+        torch.nn.init.normal_(head.weight, std=model.config.initializer_range)
+        torch.nn.init.zeros_(head.bias)
         tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load an encoder from {source}: {error}") from error

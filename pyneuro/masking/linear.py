@@ -1,12 +1,13 @@
 """Linear layers under a mask: one whose mask is decided by scores and trained, and one whose mask is fixed bits.
 
-Both hold a frozen weight under the names that ``torch.nn.Linear`` gives: a checkpoint of the one loads into the other.
+Both hold a frozen weight under the names that ``torch.nn.Linear`` gives, so its checkpoint loads with ``strict=False``.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from numbers import Real
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 Structure = Literal["weight", "row", "head_rows", "head_columns"]
 STRUCTURES: tuple[Structure, ...] = get_args(Structure)
 TAU = 0.01  # of Zhao et al. 2020
+DEFAULT_TAU: dict[Rule, float] = {"threshold": TAU, "sigmoid": 0.1, "topk": 0.95, "bernoulli": 0.5}
 KEPT: dict[Rule, float] = {"threshold": 2 * TAU, "sigmoid": 0.0, "topk": 0.0, "bernoulli": 5.0}  # scores that keep
 
 
@@ -43,8 +45,9 @@ class MaskedLinear(nn.Module):
     in_features, out_features : int
     bias : bool
     rule : "threshold", "sigmoid", "topk" or "bernoulli"
-    tau : float
-        τ as the rule takes it: see above. Not used by "bernoulli". May be changed between steps, as schedules do.
+    tau : float, optional
+        τ as the rule takes it: see above. Default: 0.01, 0.1, 0.95; not used by "bernoulli". May be changed between
+        steps, as schedules do. Neither it nor the rule is part of ``state_dict``.
     structure : "weight", "row", "head_rows" or "head_columns"
         What a score decides over: one weight; a neuron (row of W); the rows, or the columns, of an attention head.
     heads : int, optional
@@ -67,7 +70,7 @@ class MaskedLinear(nn.Module):
         bias: bool = True,
         *,
         rule: Rule = "threshold",
-        tau: float = TAU,
+        tau: float | None = None,
         structure: Structure = "weight",
         heads: int | None = None,
         mask_bias: bool = False,
@@ -80,7 +83,8 @@ class MaskedLinear(nn.Module):
         if structure not in STRUCTURES:
             raise InputError(f"structure = {structure!r} is not one of {', '.join(STRUCTURES)}")
         self.in_features, self.out_features = in_features, out_features
-        self.rule, self.tau, self.structure, self.mask_bias = rule, float(tau), structure, mask_bias
+        self.rule, self.structure, self.mask_bias = rule, structure, bool(mask_bias)
+        self.tau = check_tau(rule, tau)
         weight = torch.empty(out_features, in_features, device=device, dtype=dtype)
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias: nn.Parameter | None
@@ -89,12 +93,14 @@ class MaskedLinear(nn.Module):
         )
         shape = _scores_shape(structure, out_features, in_features, heads)
         self.scores = nn.Parameter(torch.full(shape, KEPT[rule], device=device, dtype=torch.float32))
+        with torch.no_grad():
+            nn.Linear.reset_parameters(self)  # type: ignore[arg-type]
 
     @classmethod
     def from_linear(
         cls,
         linear: nn.Linear,
-        tau: float = TAU,
+        tau: float | None = None,
         scores: Tensor | None = None,
         *,
         rule: Rule = "threshold",
@@ -122,6 +128,7 @@ class MaskedLinear(nn.Module):
 
     def set_scores(self, scores: Tensor) -> None:
         """Raises InputError for another shape, or where a score is NaN."""
+        scores = torch.as_tensor(scores)
         if tuple(scores.shape) != tuple(self.scores.shape):
             raise InputError(
                 f"scores are {list(scores.shape)} and the layer needs {list(self.scores.shape)} (weight "
@@ -135,10 +142,25 @@ class MaskedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
         scores, threshold = self._decided()
-        y: Tensor = torch.ops.pyneuro.masked_linear(
-            x, self.weight, self._spread(scores), threshold, self.bias, self.mask_bias
-        )[0]
+        x, weight, bias = _autocast(x, self.weight, self.bias)
+        y: Tensor = torch.ops.pyneuro.masked_linear(x, weight, self._spread(scores), threshold, bias, self.mask_bias)[0]
         return y
+
+    def effective(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias that it computes with, in eval mode: W ∘ M, and b or its part that counts."""
+        return _effective(self)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> MaskedLinear:
+        """Conversions leave scores in fp32: rounding them would change the mask."""
+
+        def keeping(tensor: Tensor) -> Tensor:
+            moved: Tensor = fn(tensor)
+            if tensor is self.scores or tensor is self.scores.grad:
+                return tensor.to(moved.device) if moved.dtype != tensor.dtype else moved
+            return moved
+
+        super()._apply(keeping, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     @property
     def mask(self) -> Tensor:
@@ -165,7 +187,8 @@ class MaskedLinear(nn.Module):
     def extra_repr(self) -> str:
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
-            f"rule={self.rule}, tau={self.tau:.4g}, structure={self.structure}, sparsity={self.sparsity:.4f}"
+            f"rule={self.rule}, tau={self.tau:.4g}, structure={self.structure}"
+            + ("" if self.scores.is_meta else f", sparsity={self.sparsity:.4f}")
         )
 
     def _decided(self) -> tuple[Tensor, float]:
@@ -218,13 +241,18 @@ class FixedMaskLinear(nn.Module):
         self.register_parameter(
             "bias", nn.Parameter(bias.detach(), requires_grad=False) if isinstance(bias, Tensor) else None
         )
-        self.register_buffer("bits", bits.to(weight.device), persistent=False)
+        self.register_buffer("bits", bits.to(weight.device))
         self.mask_bias = mask_bias
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
-        y: Tensor = torch.ops.pyneuro.masked_linear_packed(x, self.weight, self.bits, self.bias, self.mask_bias)
+        x, weight, bias = _autocast(x, self.weight, self.bias)
+        y: Tensor = torch.ops.pyneuro.masked_linear_packed(x, weight, self.bits, bias, self.mask_bias)
         return y
+
+    def effective(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias that it computes with: W ∘ M, and b or its part that counts."""
+        return _effective(self)
 
     @property
     def mask(self) -> Tensor:
@@ -240,17 +268,45 @@ def logit(probability: float) -> float:
 
 
 def largest(scores: Tensor, share: float) -> float:
-    """A threshold that the largest `share` of the scores exceed, ties aside."""
+    """A threshold that the largest `share` of the scores exceed, and those that tie with the last of them."""
     kept = round(share * scores.numel())
-    if kept >= scores.numel():
-        return -math.inf
-    return float(scores.flatten().kthvalue(scores.numel() - kept).values) if kept else math.inf
+    if not kept:
+        return math.inf
+    last = scores.flatten().kthvalue(scores.numel() - kept + 1).values
+    return float(torch.nextafter(last, torch.full_like(last, -math.inf)))
+
+
+def check_tau(rule: Rule, tau: float | None) -> float:
+    """τ of a rule, its default for None. Raises InputError for one that no mask can be decided by."""
+    tau = DEFAULT_TAU[rule] if tau is None else tau
+    if isinstance(tau, bool) or not isinstance(tau, Real) or not math.isfinite(tau):
+        raise InputError(f"tau = {tau!r}; pass a number")
+    if rule == "topk" and not 0 < tau <= 1:
+        raise InputError(f"tau = {tau!r}; for the rule 'topk' it is the share that is kept, in (0, 1]")
+    return float(tau)
+
+
+def _effective(layer: MaskedLinear | FixedMaskLinear) -> tuple[Tensor, Tensor | None]:
+    keep, weight = layer.mask, layer.weight.detach()
+    if layer.bias is None:
+        return weight * keep, None
+    bias = layer.bias.detach()
+    return weight * keep, bias * keep.any(-1) if layer.mask_bias else bias
+
+
+def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """As autocast would have a linear layer's arguments."""
+    kind = x.device.type
+    if not torch.is_autocast_enabled(kind):
+        return x, weight, bias
+    dtype = torch.get_autocast_dtype(kind)
+    return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
 
 
 def _scores_shape(structure: Structure, out: int, inner: int, heads: int | None) -> tuple[int, int]:
     if structure in ("weight", "row"):
         return (out, inner if structure == "weight" else 1)
     split = out if structure == "head_rows" else inner
-    if not heads or split % heads:
+    if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1 or split % heads:
         raise InputError(f"structure {structure!r} needs the number of heads, a divisor of {split}; got {heads!r}")
     return (heads, 1) if structure == "head_rows" else (1, heads)

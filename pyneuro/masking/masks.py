@@ -17,8 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pyneuro.errors import InputError
-from pyneuro.masking.apply import masked_layers, model_of, places, put, remove
+from pyneuro.masking.apply import masked_layers, model_of, places, put, remove, require_unmasked
 from pyneuro.masking.linear import FixedMaskLinear, MaskedLinear
+from pyneuro.models.adapter import find_adapter
 from pyneuro.models.classifier import Classifier
 from pyneuro.ops.reference import pack_bits, unpack_bits
 from pyneuro.results import Result
@@ -86,6 +87,9 @@ class Masks(Mapping[str, LayerMask]):
     def of(cls, model: nn.Module | Classifier, **settings: Any) -> Masks:
         """Of a model with masked layers. Raises InputError where it has none, or where they differ in mask_bias."""
         found = masked_layers(model)
+        for name, layer in found.items():
+            if isinstance(layer, MaskedLinear) and bool(torch.isnan(layer.scores).any()):
+                raise InputError(f"scores of {name} are NaN; a mask cannot be decided from them")
         where = {place.name: place for place in places(model)}
         first = next(iter(found.values()))
         if any(layer.mask_bias != first.mask_bias for layer in found.values()):
@@ -102,6 +106,9 @@ class Masks(Mapping[str, LayerMask]):
     def of_neurons(cls, model: nn.Module | Classifier, neurons: NeuronSet) -> Masks:
         """Masks that silence neurons: their rows of W, and their biases, are 0 at every token."""
         model = model_of(model)
+        shape = find_adapter(model).shape(model)
+        if neurons.shape != shape:
+            raise InputError(f"the neurons are of a model of {neurons.shape} and this one is {shape}")
         members: dict[tuple[int | None, str], Any] = dict(neurons.groups())
         layers = {}
         for place in places(model, "encoder"):
@@ -151,14 +158,17 @@ class Masks(Mapping[str, LayerMask]):
                 bits = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         except (OSError, safetensors.SafetensorError) as error:
             raise InputError(f"cannot read masks from {os.fspath(path)}: {error}") from error
-        facts = json.loads(head) if head else {}
-        if facts.get("format") != FORMAT:
-            raise InputError(f"{os.fspath(path)} holds no masks of pyneuro; write them with Masks.save")
-        layers = {
-            name: LayerMask(bits[name], about["in"], about["layer"], about["module"])
-            for name, about in facts["layers"].items()
-        }
-        return cls(layers, facts["base"], facts["mask_bias"], facts["settings"])
+        try:
+            facts = json.loads(head or "{}")
+            if facts.get("format") != FORMAT:
+                raise InputError(f"{os.fspath(path)} holds no masks of pyneuro; write them with Masks.save")
+            layers = {
+                name: LayerMask(_checked_bits(bits[name], about["in"]), about["in"], about["layer"], about["module"])
+                for name, about in facts["layers"].items()
+            }
+            return cls(layers, str(facts["base"]), bool(facts["mask_bias"]), dict(facts["settings"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{os.fspath(path)} is damaged: {type(error).__name__} {error}; save it anew") from error
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a safetensors file: 1 bit a weight, and what these masks belong to. Replaces what is there."""
@@ -173,7 +183,8 @@ class Masks(Mapping[str, LayerMask]):
         part = target.with_name(target.name + ".part")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            save_file({n: m.bits.contiguous() for n, m in self.items()}, part, {"pyneuro": json.dumps(facts)})
+            head = json.dumps(facts, default=_plain)
+            save_file({n: m.bits.contiguous() for n, m in self.items()}, part, {"pyneuro": head})
             os.replace(part, target)
         except OSError as error:
             raise InputError(f"cannot write masks to {target}: {error}") from error
@@ -182,9 +193,10 @@ class Masks(Mapping[str, LayerMask]):
     def put_on(self, model: nn.Module | Classifier) -> None:
         """Mask a base model in place, as ``FixedMaskLinear``: its weights stay whole beneath.
 
-        Raises InputError for another model than the one that these masks belong to.
+        Raises InputError for another model than the one that these masks belong to, and for one that is masked already.
         """
         model = self._checked(model)
+        require_unmasked(model)
         for name, layer in self.items():
             put(model, name, FixedMaskLinear(model.get_submodule(name), layer.bits, self.mask_bias))
 
@@ -196,18 +208,23 @@ class Masks(Mapping[str, LayerMask]):
     def export(self, model: nn.Module | Classifier, folder: str | os.PathLike[str], tokenizer: Any = None) -> Path:
         """Write the masked model as an ordinary HuggingFace folder, weights merged; the model is left as it was.
 
-        The tokenizer of a Classifier is written too. Raises InputError as ``put_on``.
+        The model may be masked: these masks count. The tokenizer of a Classifier is written too. Raises InputError for
+        another model than the one that these masks belong to, and where `folder` is a file.
         """
         if isinstance(model, Classifier):
             tokenizer = tokenizer or model.tokenizer
         base: Any = self._checked(model)
-        state = {name: value.detach().clone() for name, value in base.state_dict().items()}
+        target = Path(folder)
+        if target.is_file():
+            raise InputError(f"{target} is a file; pass a folder to write the model to")
+        masked = [n for n, m in base.named_modules() if isinstance(m, (MaskedLinear, FixedMaskLinear))]
+        own = {f"{name}.{what}" for name in masked for what in ("scores", "bits")}
+        state = {name: value.detach().clone() for name, value in base.state_dict().items() if name not in own}
         for name, layer in self.items():
             keep = layer.mask.to(state[f"{name}.weight"].device)
             state[f"{name}.weight"] *= keep
             if self.mask_bias and f"{name}.bias" in state:
                 state[f"{name}.bias"] *= keep.any(-1)
-        target = Path(folder)
         base.save_pretrained(target, state_dict=state)
         if tokenizer is not None:
             tokenizer.save_pretrained(target)
@@ -271,6 +288,12 @@ class Masks(Mapping[str, LayerMask]):
                 f"these masks belong to a model with digest {self.base[:12]}, and this one has {digest[:12]}; load the "
                 "model that they were trained on"
             )
+        for name, layer in self.items():
+            module: Any = dict(found.named_modules()).get(name)
+            if getattr(getattr(module, "weight", None), "shape", None) != (layer.bits.shape[0], layer.inner):
+                raise InputError(
+                    f"the masks are damaged: the model has no {name} of {layer.bits.shape[0]} x {layer.inner}"
+                )
         return found
 
     def __getitem__(self, name: str) -> LayerMask:
@@ -281,6 +304,17 @@ class Masks(Mapping[str, LayerMask]):
 
     def __len__(self) -> int:
         return len(self.layers)
+
+
+def _checked_bits(bits: Tensor, inner: int) -> Tensor:
+    if bits.dtype != torch.uint8 or bits.dim() != 2 or bits.shape[1] != -(-inner // 8):
+        raise ValueError(f"bits are {bits.dtype} {list(bits.shape)} for {inner} weights a row")
+    return bits
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for, such as numpy's numbers."""
+    return value.item() if hasattr(value, "item") else str(value)
 
 
 def base_digest(model: nn.Module | Classifier) -> str:

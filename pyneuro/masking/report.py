@@ -13,7 +13,7 @@ from pyneuro.data.pairs import Pair
 from pyneuro.errors import InputError
 from pyneuro.masking.apply import masked_layers, places, without
 from pyneuro.masking.masks import Masks
-from pyneuro.masking.train import accuracy
+from pyneuro.masking.trainer import accuracy
 from pyneuro.models.classifier import Classifier
 from pyneuro.sites import MODULES
 
@@ -98,6 +98,9 @@ def save_rates_figure(masks: Masks, path: str | os.PathLike[str]) -> Path:
     axes.set_ylabel("layer, from 0")
     figure.colorbar(image, label="% masked")
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=150)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(target, dpi=150)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot write a figure to {target}: {error}") from error
     return target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -30,6 +31,10 @@ class CubicSchedule:
     last: float
     warmup: int = 0
     cooldown: int = 0
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(value) for value in (self.first, self.last, self.warmup, self.cooldown)):
+            raise InputError(f"{self}: every number must be finite")
 
     def at(self, step: int, steps: int) -> float:
         """τ at a step of `steps`."""

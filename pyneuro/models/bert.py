@@ -97,8 +97,12 @@ class BertAdapter:
 
 
 def linear(module: Any, where: str) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a Linear or LayerNorm, detached."""
-    weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+    """Weight and bias of a Linear or LayerNorm, detached; of a layer that computes with others than it holds, as a
+    masked one does, those it says it computes with."""
+    if hasattr(module, "effective"):
+        weight, bias = module.effective()
+    else:
+        weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
     if not isinstance(weight, Tensor) or not isinstance(bias, Tensor):
         lacks = "weight" if not isinstance(weight, Tensor) else "bias"
         raise InputError(

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -72,17 +71,18 @@ class Classifier:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    @cached_property
+    @property
     def digest(self) -> str:
-        """Hex sha256 of what the model computes: parameters (names, shapes, dtypes, bytes), heads and epsilons.
-
-        Computed at first use and kept: change the parameters and you need a new ``wrap``.
-        """
+        """Hex sha256 of what the model computes: parameters (names, shapes, dtypes, bytes), masks, heads, epsilons."""
         eps = [layer.eps for layer in self.adapter.weights(self.model).layers]
         h = hashlib.sha256(f"{self.adapter.name} {self.shape} {eps}".encode())
         for name, p in self.model.named_parameters():
             h.update(f"{name} {tuple(p.shape)} {p.dtype}".encode())
             h.update(p.detach().cpu().contiguous().numpy().data)
+        for name, module in self.model.named_modules():
+            if hasattr(module, "effective"):
+                h.update(f"{name} {module.mask_bias}".encode())
+                h.update(module.bits.cpu().contiguous().numpy().data)
         return h.hexdigest()
 
     @contextmanager

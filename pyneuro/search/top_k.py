@@ -40,8 +40,8 @@ class TopK:
     Attributes
     ----------
     neurons : DataFrame
-        Those that are among the k strongest, strongest first: ``site, nie, low, high, exact_pairs``. The bounds hold
-        for all neurons at once.
+        Those that are among the k strongest, strongest first: ``site, nie, low, high, exact_pairs``. The bounds are of
+        what is ranked, |nie| or nie, and hold for all neurons at once.
     undecided : DataFrame
         Those that could not be separated from rank k, by a budget or because they are equal; empty otherwise.
     delta : float

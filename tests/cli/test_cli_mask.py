@@ -99,6 +99,10 @@ def test_a_debiasing_loss_reads_what_it_wants_to_know(train: Call, tmp_path: Pat
         (("--layers", "a"), "neither layers"),
         (("--sparsity", "1.5"), "sparsity = 1.5"),
         (("--known", "nowhere.npz"), "cannot read nowhere.npz"),
+        (("--data", "nofile.jsonl"), "there is no file nofile.jsonl"),
+        (("--limit", "-1"), "limit"),
+        (("--batch-size", "0"), "batch_size = 0"),
+        (("--tau", "2", "--rule", "topk"), "tau = 2.0"),
     ],
 )
 def test_bad_options_are_named(train: Call, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
@@ -110,6 +114,23 @@ def test_a_finished_folder_is_not_overwritten(train: Call, tmp_path: Path) -> No
     assert train(tmp_path / "run").status == 0
     again = train(tmp_path / "run")
     assert again.status == 2 and "resume" in again.err
+
+
+def test_a_refused_run_leaves_the_head_that_masks_belong_to(run: Call, train: Call, tmp_path: Path) -> None:
+    assert train(tmp_path / "run", "--new-head").status == 0
+    refused = train(tmp_path / "run", "--new-head", "--seed", 5)
+    assert refused.status == 2 and "--resume" in refused.err
+    files = tmp_path / "run" / "masks.safetensors", tmp_path / "run" / "base"
+    assert run("mask", "export", files[0], "--model", files[1], "--out", tmp_path / "model").status == 0
+
+
+def test_a_stopped_training_says_how_to_go_on(train: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopping(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pn.masking, "train", stopping)
+    stopped = train(tmp_path / "run")
+    assert stopped.status == 130 and "--resume" in stopped.err
 
 
 def test_masks_of_another_model_are_refused(run: Call, train: Call, tmp_path: Path) -> None:

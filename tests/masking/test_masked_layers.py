@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -228,3 +229,62 @@ def test_a_masked_model_is_not_masked_again(clf: Classifier) -> None:
 def test_a_model_without_masks_has_none(clf: Classifier) -> None:
     with pytest.raises(InputError, match="no masked layers"):
         masking.masked_layers(clf)
+
+
+def test_a_layer_that_masks_nothing_starts_as_torch_starts_a_linear_layer() -> None:
+    torch.manual_seed(0)
+    masked = pn.MaskedLinear(12, 9)
+    torch.manual_seed(0)
+    assert torch.equal(masked.weight, nn.Linear(12, 9).weight)
+
+
+def test_tied_scores_are_kept_together() -> None:
+    assert pn.MaskedLinear.from_linear(linear(), 0.5, rule="topk").sparsity == 0.0
+
+
+def test_conversions_leave_scores_and_mask() -> None:
+    scores = torch.full((9, 12), 0.01 + 1e-7)
+    masked = pn.MaskedLinear.from_linear(linear(), 0.01, scores)
+    before = masked.mask
+    masked.to(torch.bfloat16)
+    assert masked.scores.dtype == torch.float32 and torch.equal(masked.mask, before)
+    y = masked(torch.randn(3, 12, dtype=torch.bfloat16))
+    assert y.dtype == torch.bfloat16
+    y.sum().backward()
+    assert masked.scores.grad.dtype == torch.float32
+    assert masked.double().weight.dtype == torch.float64
+
+
+def test_autocast_is_followed_as_by_a_linear_layer() -> None:
+    model = nn.Sequential(linear(), pn.MaskedLinear.from_linear(linear(9, 5), scores=torch.randn(5, 9)))
+    with torch.autocast("cpu", torch.bfloat16):
+        y = model(torch.randn(4, 12))
+    assert y.dtype == torch.bfloat16
+    y.sum().backward()
+    assert model[0].weight.grad is not None and model[1].scores.grad is not None
+
+
+@pytest.mark.parametrize(("rule", "tau"), [("threshold", math.nan), ("topk", 1.2), ("topk", -0.5), ("sigmoid", "a")])
+def test_a_tau_that_decides_nothing_is_refused(rule: str, tau: object) -> None:
+    with pytest.raises(InputError, match="tau = "):
+        pn.MaskedLinear.from_linear(linear(), tau, rule=rule)
+
+
+def test_numbers_may_be_numpys(clf: Classifier) -> None:
+    layers = masking.apply(clf, ["Q"], np.arange(1), sparsity=np.float32(0.25))
+    assert len(layers) == 1 and next(iter(layers.values())).sparsity == 0.25
+
+
+@pytest.mark.parametrize("options", [{"layers": 3}, {"layers": None}, {"modules": None}, {"layers": [0.5]}])
+def test_what_is_no_list_of_layers_or_modules_is_refused(clf: Classifier, options: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="pass"):
+        masking.apply(clf, **options)
+
+
+def test_masks_are_not_mixed(clf: Classifier) -> None:
+    masking.apply(clf, "Q")
+    masks = masking.Masks.of(clf)
+    with pytest.raises(InputError, match="masked already"):
+        masking.apply(clf, "K")
+    with pytest.raises(InputError, match="masked already"):
+        masks.put_on(clf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -167,3 +168,84 @@ def test_effects_of_each_layers_mask(clf: Classifier, pairs: list[pn.data.Pair])
     assert list(table.index) == ["all", 0, 1, "head"]
     assert table.loc["all", "without"] == plain and table.loc["all", "alone"] == masked
     assert isinstance(table, pd.DataFrame) and masking.accuracy(clf, pairs) == masked
+
+
+@pytest.mark.parametrize("way", ["apply", "put_on"])
+def test_a_masked_model_is_searched_as_what_it_computes(pairs: list[pn.data.Pair], way: str) -> None:
+    clf, merged = fresh(), fresh()
+    plain = clf.digest
+    masking.apply(clf, sparsity=0.3, mask_bias=True)
+    masks = Masks.of(clf)
+    if way == "put_on":
+        clf = fresh()
+        masks.put_on(clf)
+    masks.merge_into(merged)
+    sets = {"HOL": pairs[:6], "LOL": pairs[6:12]}
+    options = {"sites": ["L0.I.*", "L1.AO.*"], "method": "exact"}
+    found = pn.search(clf, pairs[:3], pn.mean_activations(clf, sets), **options).frame()
+    want = pn.search(merged, pairs[:3], pn.mean_activations(merged, sets), **options).frame()
+    np.testing.assert_allclose(found["nie"], want["nie"], rtol=1e-3, atol=1e-7)
+    assert clf.digest != plain
+    with pytest.raises(InputError, match="make them again"):
+        pn.search(clf, pairs[:3], pn.mean_activations(fresh(), sets), **options)
+
+
+def test_a_model_saved_with_its_masks_on_is_not_taken_for_the_base(masks: Masks, tmp_path: Path) -> None:
+    put = fresh()
+    masks.put_on(put)
+    put.model.save_pretrained(tmp_path / "raw")
+    put.tokenizer.save_pretrained(tmp_path / "raw")
+    with pytest.raises(InputError):
+        pn.load(tmp_path / "raw")
+    assert "classifier.bits" in put.model.state_dict()
+
+
+def test_a_masked_model_exports_too(clf: Classifier, masks: Masks, pairs: list[pn.data.Pair], tmp_path: Path) -> None:
+    encodings = [clf.encode(p) for p in pairs[:3]]
+    masks.export(clf, tmp_path / "model")
+    torch.testing.assert_close(pn.load(tmp_path / "model").logits(encodings), clf.logits(encodings))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        masks.export(clf, tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda facts, bits: facts.pop("base"), "damaged: KeyError"),
+        (lambda facts, bits: facts["layers"]["classifier"].update({"in": "x"}), "damaged"),
+        (lambda facts, bits: bits.pop("classifier"), "damaged"),
+        (lambda facts, bits: bits.update(classifier=bits["classifier"].float()), "damaged"),
+        (lambda facts, bits: bits.update(classifier=bits["classifier"][:, :1].contiguous()), "damaged"),
+    ],
+)
+def test_damaged_files_are_refused(masks: Masks, tmp_path: Path, change: object, message: str) -> None:
+    import safetensors
+    from safetensors.torch import save_file
+
+    path = masks.save(tmp_path / "m.safetensors")
+    with safetensors.safe_open(path, "pt") as file:
+        facts, bits = json.loads(file.metadata()["pyneuro"]), {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
+    change(facts, bits)
+    save_file(bits, path, {"pyneuro": json.dumps(facts)})
+    with pytest.raises(InputError, match=message):
+        Masks.load(path)
+
+
+def test_settings_may_hold_numpys_numbers(clf: Classifier, tmp_path: Path) -> None:
+    masking.apply(clf, "Q")
+    path = Masks.of(clf, seed=np.int64(3), why={"a": np.float32(0.5)}).save(tmp_path / "m.safetensors")
+    assert Masks.load(path).settings["seed"] == 3
+
+
+def test_neurons_of_another_shape_are_refused(clf: Classifier) -> None:
+    with pytest.raises(InputError, match="the neurons are of a model of"):
+        Masks.of_neurons(clf, NeuronSet.parse("L0.Q.1", make_tiny(layers=1, hidden=12, heads=2, intermediate=20).shape))
+
+
+def test_scores_that_are_nan_make_no_masks(clf: Classifier) -> None:
+    layers = masking.apply(clf, "Q")
+    with torch.no_grad():
+        next(iter(layers.values())).scores[0, 0] = float("nan")
+    with pytest.raises(InputError, match="are NaN"):
+        Masks.of(clf)

@@ -139,6 +139,73 @@ def test_a_stopped_training_goes_on(pairs: Pairs, tmp_path: Path, monkeypatch: p
         run(tmp_path / "empty", resume=True)
 
 
+@pytest.mark.parametrize(
+    ("masks", "options", "message"),
+    [
+        ({"rule": "sigmoid"}, {}, "masks = "),
+        ({"sparsity": 0.4}, {}, "masks = "),
+        ({"seed": 3}, {}, "scores = "),
+        ({}, {"lr": 0.5}, "lr = 0.03, not 0.5"),
+        ({}, {"loss": "reweight", "known": {"bias": np.full((48, 3), 1 / 3)}}, "loss = 'plain', not 'reweight'"),
+    ],
+)
+def test_only_the_same_training_goes_on(
+    pairs: Pairs, tmp_path: Path, masks: dict[str, object], options: dict[str, object], message: str
+) -> None:
+    def clf(**how: object) -> Classifier:
+        made = make_tiny(layers=2, hidden=24, heads=3, intermediate=40)
+        masking.apply(made, **how)
+        return made
+
+    masking.train(clf(), pairs, epochs=1, out=tmp_path, **FAST)
+    kept = (tmp_path / "masks.safetensors").read_bytes()
+    with pytest.raises(ResumeError, match=message):
+        masking.train(clf(**masks), pairs, out=tmp_path, resume=True, **{"epochs": 1, **FAST, **options})
+    assert (tmp_path / "masks.safetensors").read_bytes() == kept
+    with pytest.raises(ResumeError, match="pairs = "):
+        masking.train(clf(), pairs[:40], epochs=1, out=tmp_path, resume=True, **FAST)
+
+
+def test_a_loss_that_is_nan_stops_the_training(clf: Classifier, pairs: Pairs) -> None:
+    masking.apply(clf)
+    with pytest.raises(InputError, match="the loss is nan at step 0"):
+        masking.train(clf, pairs, epochs=1, loss=lambda logits, labels, known: logits.sum() * float("nan"), **FAST)
+
+
+def test_a_masked_model_is_not_fine_tuned(clf: Classifier, pairs: Pairs) -> None:
+    masking.apply(clf)
+    with pytest.raises(InputError, match="masked already"):
+        masking.fine_tune(clf, pairs)
+    assert {n for n, p in clf.model.named_parameters() if p.requires_grad} == {
+        f"{n}.scores" for n in masking.masked_layers(clf)
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs = 0; pass a number above 0"),
+        ({"epochs": float("nan")}, "epochs"),
+        ({"lr": -1}, "lr = -1"),
+        ({"batch_size": 0}, "batch_size = 0; pass a whole number from 1"),
+        ({"warmup": 2}, "warmup = 2; pass a number from 0 to 1"),
+        ({"max_length": 1}, "max_length = 1"),
+        ({"seed": -1}, "seed = -1"),
+        ({"tau": 0.5}, "tau = 0.5; pass a pyneuro.masking.CubicSchedule"),
+        ({"sparsity": 0.3}, "SparsityControl"),
+        ({"known": 3}, "known is int"),
+        ({"known": {"bias": np.full((48, 2), 0.5)}}, "has 2 classes and the model 3"),
+        ({"known": {"bias": np.full((48, 3), 5.0)}}, "no probabilities"),
+    ],
+)
+def test_bad_options_are_named(clf: Classifier, pairs: Pairs, options: dict[str, object], message: str) -> None:
+    masking.apply(clf)
+    with pytest.raises(InputError, match=message):
+        masking.train(clf, pairs, **options)
+    with pytest.raises(InputError, match="finite"):
+        CubicSchedule(0.1, float("nan"))
+
+
 def test_bad_input_is_named(clf: Classifier, pairs: Pairs) -> None:
     with pytest.raises(InputError, match="no masked layers"):
         masking.train(clf, pairs)
@@ -167,6 +234,10 @@ def test_an_encoder_gets_a_fresh_head(clf: Classifier, tmp_path: Path) -> None:
     clf.model.bert.save_pretrained(tmp_path)
     clf.tokenizer.save_pretrained(tmp_path)
     first, same, other = (masking.classifier_on(tmp_path, seed=s) for s in (0, 0, 1))
+    clf.model.save_pretrained(tmp_path / "whole")
+    clf.tokenizer.save_pretrained(tmp_path / "whole")
+    anew = masking.classifier_on(tmp_path / "whole").model.classifier
+    assert not torch.equal(anew.weight, clf.model.classifier.weight) and not anew.bias.any()
     assert list(first.label_index) == ["entailment", "neutral", "contradiction"]
     assert torch.equal(first.model.classifier.weight, same.model.classifier.weight)
     assert not torch.equal(first.model.classifier.weight, other.model.classifier.weight)
