@@ -6,6 +6,7 @@ Nothing of the weight's size is kept for the backward but the mask's bits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -89,10 +90,28 @@ def _run(
     return y
 
 
+def _implementations(
+    check: Callable[..., None], kernel: Callable[..., Any], definition: Callable[..., Any]
+) -> dict[str, Callable[..., Any]]:
+    """What runs on the CPU and elsewhere; the first argument's dtype decides whether there is a kernel."""
+
+    def cpu(*args: Any) -> Any:
+        check(*args)
+        return (kernel if _has_kernel(args[0]) else definition)(*args)
+
+    def elsewhere(*args: Any) -> Any:
+        check(*args)
+        return definition(*args)
+
+    return {"cpu": cpu, "elsewhere": elsewhere}
+
+
 # masked_linear
 
 
-def _check_scored(x: Tensor, weight: Tensor, scores: Tensor, bias: Tensor | None) -> None:
+def _check_scored(
+    x: Tensor, weight: Tensor, scores: Tensor, threshold: float, bias: Tensor | None, mask_bias: bool
+) -> None:
     _check("masked_linear", x, weight, bias)
     expect("masked_linear", "scores", scores, *weight.shape)
 
@@ -100,64 +119,55 @@ def _check_scored(x: Tensor, weight: Tensor, scores: Tensor, bias: Tensor | None
 def _scored(
     x: Tensor, weight: Tensor, scores: Tensor, threshold: float, bias: Tensor | None, mask_bias: bool
 ) -> tuple[Tensor, Tensor]:
-    _check_scored(x, weight, scores, bias)
-    if not _has_kernel(x):
-        return reference.masked_linear(x, weight, scores, threshold, bias, mask_bias)
     bits = _bits(weight)
     return _run(x, weight, scores, threshold, bits, bias, mask_bias), bits
 
 
-def _scored_elsewhere(
-    x: Tensor, weight: Tensor, scores: Tensor, threshold: float, bias: Tensor | None, mask_bias: bool
-) -> tuple[Tensor, Tensor]:
-    _check_scored(x, weight, scores, bias)
-    return reference.masked_linear(x, weight, scores, threshold, bias, mask_bias)
-
-
-def _scored_fake(
-    x: Tensor, weight: Tensor, scores: Tensor, threshold: float, bias: Tensor | None, mask_bias: bool
-) -> tuple[Tensor, Tensor]:
-    _check_scored(x, weight, scores, bias)
+def _scored_fake(x: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    _check_scored(x, weight, *rest)
     return _output(x, weight), _bits(weight)
 
 
 # masked_linear_packed
 
 
-def _check_packed(x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None) -> None:
+def _check_packed(x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, mask_bias: bool) -> None:
     _check("masked_linear_packed", x, weight, bias)
     _check_bits("masked_linear_packed", weight, bits)
 
 
 def _packed(x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, mask_bias: bool) -> Tensor:
-    _check_packed(x, weight, bits, bias)
-    if not _has_kernel(x):
-        return reference.masked_linear_packed(x, weight, bits, bias, mask_bias)
     return _run(x, weight, None, 0.0, bits.contiguous(), bias, mask_bias)
 
 
-def _packed_elsewhere(x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, mask_bias: bool) -> Tensor:
-    _check_packed(x, weight, bits, bias)
-    return reference.masked_linear_packed(x, weight, bits, bias, mask_bias)
-
-
-def _packed_fake(x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, mask_bias: bool) -> Tensor:
-    _check_packed(x, weight, bits, bias)
+def _packed_fake(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
+    _check_packed(x, weight, *rest)
     return _output(x, weight)
 
 
-# masked_linear_backward: gradients that are not wanted come back empty
+# masked_linear_backward: a gradient that is not wanted comes back empty
+
+
+def _check_backward(dy: Tensor, x: Tensor, weight: Tensor, bits: Tensor, of_input: bool, of_scores: bool) -> None:
+    _check("masked_linear_backward", x, weight, None)
+    _check_bits("masked_linear_backward", weight, bits)
+    expect("masked_linear_backward", "dy", dy, *x.shape[:-1], weight.shape[0])
+
+
+def _gradients(x: Tensor, weight: Tensor, of_input: bool, of_scores: bool) -> tuple[Tensor, Tensor]:
+    """Empty tensors for them."""
+    wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
+    dscores = weight.new_empty(weight.shape if of_scores else (0,), dtype=wide)
+    return x.new_empty(x.shape if of_input else (0,)), dscores
 
 
 def _backward(
     dy: Tensor, x: Tensor, weight: Tensor, bits: Tensor, of_input: bool, of_scores: bool
 ) -> tuple[Tensor, Tensor]:
-    dx, dscores = _backward_fake(dy, x, weight, bits, of_input, of_scores)
-    if not _has_kernel(x):
-        return _backward_elsewhere(dy, x, weight, bits, of_input, of_scores)
-    dy, x, weight, bits = (t.contiguous() for t in (dy, x, weight, bits))
+    dx, dscores = _gradients(x, weight, of_input, of_scores)
     if not dy.numel():
         return dx, dscores.zero_()
+    dy, x, weight, bits = (t.contiguous() for t in (dy, x, weight, bits))
     native().module.masked_linear_backward(
         native().isa,
         _address(dy),
@@ -172,10 +182,10 @@ def _backward(
     return dx, dscores
 
 
-def _backward_elsewhere(
+def _backward_definition(
     dy: Tensor, x: Tensor, weight: Tensor, bits: Tensor, of_input: bool, of_scores: bool
 ) -> tuple[Tensor, Tensor]:
-    dx, dscores = _backward_fake(dy, x, weight, bits, of_input, of_scores)
+    dx, dscores = _gradients(x, weight, of_input, of_scores)
     found = reference.masked_linear_backward(dy, x, weight, bits)
     return (found[0].contiguous() if of_input else dx), (found[1].to(dscores.dtype) if of_scores else dscores)
 
@@ -183,18 +193,14 @@ def _backward_elsewhere(
 def _backward_fake(
     dy: Tensor, x: Tensor, weight: Tensor, bits: Tensor, of_input: bool, of_scores: bool
 ) -> tuple[Tensor, Tensor]:
-    _check("masked_linear_backward", x, weight, None)
-    _check_bits("masked_linear_backward", weight, bits)
-    expect("masked_linear_backward", "dy", dy, *x.shape[:-1], weight.shape[0])
-    dx = x.new_empty(x.shape if of_input else (0,))
-    wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
-    return dx, weight.new_empty(weight.shape if of_scores else (0,), dtype=wide)
+    _check_backward(dy, x, weight, bits, of_input, of_scores)
+    return _gradients(x, weight, of_input, of_scores)
 
 
 # masked_linear_multi
 
 
-def _check_multi(x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, shared: bool) -> None:
+def _check_multi(x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, mask_bias: bool, shared: bool) -> None:
     _check("masked_linear_multi", x, weight, bias)
     _check_bits("masked_linear_multi", weight, bits, None)
     if not shared and (x.dim() < 2 or x.shape[0] != len(bits)):
@@ -203,14 +209,7 @@ def _check_multi(x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, s
         )
 
 
-def _multi_output(x: Tensor, weight: Tensor, bits: Tensor, shared: bool) -> Tensor:
-    return x.new_empty(len(bits), *x.shape[0 if shared else 1 : -1], weight.shape[0])
-
-
 def _multi(x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, mask_bias: bool, shared: bool) -> Tensor:
-    _check_multi(x, weight, bits, bias, shared)
-    if not _has_kernel(x):
-        return reference.masked_linear_multi(x, weight, bits, bias, mask_bias, shared)
     x, weight, bits, bias = x.contiguous(), weight.contiguous(), bits.contiguous(), _contiguous(bias)
     y = _multi_output(x, weight, bits, shared)
     if y.numel():
@@ -230,15 +229,12 @@ def _multi(x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, mask_bi
     return y
 
 
-def _multi_elsewhere(
-    x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, mask_bias: bool, shared: bool
-) -> Tensor:
-    _check_multi(x, weight, bits, bias, shared)
-    return reference.masked_linear_multi(x, weight, bits, bias, mask_bias, shared)
+def _multi_output(x: Tensor, weight: Tensor, bits: Tensor, shared: bool) -> Tensor:
+    return x.new_empty(len(bits), *x.shape[0 if shared else 1 : -1], weight.shape[0])
 
 
 def _multi_fake(x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, mask_bias: bool, shared: bool) -> Tensor:
-    _check_multi(x, weight, bits, bias, shared)
+    _check_multi(x, weight, bits, bias, mask_bias, shared)
     return _multi_output(x, weight, bits, shared)
 
 
@@ -256,7 +252,7 @@ class _Gradients:
     """The backward that a scored and a packed mask share."""
 
     @staticmethod
-    def keep(ctx: Any, x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, mask_bias: bool) -> None:
+    def keep(ctx: Any, x: Tensor, weight: Tensor, bits: Tensor, mask_bias: bool) -> None:
         ctx.save_for_backward(x, weight, bits)
         ctx.mask_bias = mask_bias
 
@@ -281,7 +277,7 @@ class _Scored(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         with torch._C._AutoDispatchBelowAutograd():
             y, bits = torch.ops.pyneuro.masked_linear(x, weight, scores, threshold, bias, mask_bias)
-        _Gradients.keep(ctx, x, weight, bits, bias, mask_bias)
+        _Gradients.keep(ctx, x, weight, bits, mask_bias)
         ctx.scores_dtype = scores.dtype
         ctx.mark_non_differentiable(bits)
         return y, bits
@@ -298,7 +294,7 @@ class _Packed(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, mask_bias: bool) -> Tensor:
         with torch._C._AutoDispatchBelowAutograd():
             y: Tensor = torch.ops.pyneuro.masked_linear_packed(x, weight, bits, bias, mask_bias)
-        _Gradients.keep(ctx, x, weight, bits, bias, mask_bias)
+        _Gradients.keep(ctx, x, weight, bits, mask_bias)
         return y
 
     @staticmethod
@@ -325,28 +321,24 @@ def _packed_autograd(x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | Non
 define(
     "masked_linear(Tensor x, Tensor weight, Tensor scores, float threshold, Tensor? bias, bool mask_bias) "
     "-> (Tensor, Tensor)",
-    cpu=_scored,
-    elsewhere=_scored_elsewhere,
+    **_implementations(_check_scored, _scored, reference.masked_linear),
     fake=_scored_fake,
     autograd=_scored_autograd,
 )
 define(
     "masked_linear_packed(Tensor x, Tensor weight, Tensor bits, Tensor? bias, bool mask_bias) -> Tensor",
-    cpu=_packed,
-    elsewhere=_packed_elsewhere,
+    **_implementations(_check_packed, _packed, reference.masked_linear_packed),
     fake=_packed_fake,
     autograd=_packed_autograd,
 )
 define(
     "masked_linear_backward(Tensor dy, Tensor x, Tensor weight, Tensor bits, bool of_input, bool of_scores) "
     "-> (Tensor, Tensor)",
-    cpu=_backward,
-    elsewhere=_backward_elsewhere,
+    **_implementations(_check_backward, _backward, _backward_definition),
     fake=_backward_fake,
 )
 define(
     "masked_linear_multi(Tensor x, Tensor weight, Tensor bits, Tensor? bias, bool mask_bias, bool shared) -> Tensor",
-    cpu=_multi,
-    elsewhere=_multi_elsewhere,
+    **_implementations(_check_multi, _multi, reference.masked_linear_multi),
     fake=_multi_fake,
 )
