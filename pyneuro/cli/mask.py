@@ -13,12 +13,13 @@ import pandas as pd
 
 from pyneuro import masking
 from pyneuro.cli.arguments import BUNDLED, add_model_options
-from pyneuro.cli.prepare import load_classifier, no_loading_bar
+from pyneuro.cli.prepare import load_classifier
 from pyneuro.data import read_pairs
 from pyneuro.errors import InputError
 from pyneuro.masking.apply import STARTS
 from pyneuro.masking.linear import RULES
 from pyneuro.masking.trainer import find_checkpoint
+from pyneuro.models.quiet import no_bars
 from pyneuro.reweighting import LOSSES
 
 
@@ -97,7 +98,7 @@ def train(args: argparse.Namespace) -> int:
     if args.new_head:
         if args.model == BUNDLED:
             raise InputError("--new-head puts a classifier on an encoder; name it with --model")
-        with no_loading_bar():
+        with no_bars():
             clf = masking.classifier_on(args.model, seed=args.seed)
     else:
         clf = load_classifier(args)

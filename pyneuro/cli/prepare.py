@@ -5,9 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from pyneuro.data.manifest import write_json
 from pyneuro.engine.values import Values
 from pyneuro.errors import InputError, ResumeError
 from pyneuro.models import Classifier, bundled_model, load
+from pyneuro.models.quiet import no_bars
 from pyneuro.results.files import writable_folder
 from pyneuro.results.result import MANIFEST_FILE
 
@@ -48,7 +46,7 @@ def read_corpus(args: argparse.Namespace) -> Pairs:
 def load_classifier(args: argparse.Namespace) -> Classifier:
     """The classifier that ``--model`` names."""
     source = bundled_model() if args.model == BUNDLED else args.model
-    with no_loading_bar():
+    with no_bars():
         return load(source, labels=args.labels, max_length=args.max_length)
 
 
@@ -190,16 +188,3 @@ class OutFolder:
                     f"folder {str(self.path)!r} holds values of other treatment sets: {key} differs{values}; "
                     "pass the same options to continue, or choose another folder"
                 )
-
-
-@contextmanager
-def no_loading_bar() -> Iterator[None]:
-    """transformers shows a bar while it loads weights, which takes a blink here."""
-    logging: Any = import_module("transformers.utils.logging")
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

@@ -8,12 +8,12 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from pyneuro.cli.prepare import no_loading_bar
 from pyneuro.data import Pair
 from pyneuro.engine.backend import Backend, choose_backend
 from pyneuro.engine.exact import ExactEngine
 from pyneuro.engine.intervention import Intervention
 from pyneuro.models import Classifier, bundled_model, load
+from pyneuro.models.quiet import no_bars
 
 PAIR = Pair("self-check", "The senators near the lawyer slept.", "The lawyer slept.", "non-entailment")
 NEURONS = 3  # of every layer and module: the first, a middle one, the last
@@ -50,7 +50,7 @@ def compare_with_reference(precision: str) -> Agreement:
 
 @cache
 def _classifier() -> Classifier:
-    with no_loading_bar():
+    with no_bars():
         return load(bundled_model())
 
 

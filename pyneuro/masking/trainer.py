@@ -8,7 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
@@ -25,6 +25,7 @@ from pyneuro.errors import InputError, ResumeError
 from pyneuro.masking.linear import MaskedLinear
 from pyneuro.masking.schedule import SparsityControl
 from pyneuro.models.classifier import Classifier
+from pyneuro.models.quiet import no_bars
 from pyneuro.results.files import writable_folder
 from pyneuro.reweighting import Loss
 
@@ -96,7 +97,7 @@ class Run:
         if progress is None:
             progress = os.isatty(2)
         o = self.options
-        with _folder(out) as folder, _quiet(transformers, progress):
+        with _folder(out) as folder, nullcontext() if progress else no_bars():
             checkpoint = find_checkpoint(folder, resume)
             if out is not None:
                 _record(folder, self.settings, checkpoint is not None)
@@ -236,20 +237,6 @@ def _record(folder: Path, settings: dict[str, Any], resumes: bool) -> None:
                 f"{folder} holds a training with {name} = {before.get(name)!r}, not {value!r}; pass the same, or "
                 "another folder"
             )
-
-
-@contextmanager
-def _quiet(transformers: Any, progress: bool) -> Iterator[None]:
-    """transformers shows bars while it writes checkpoints, also where nobody looks."""
-    logging = transformers.utils.logging
-    shown = logging.is_progress_bar_enabled()
-    if not progress:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 @contextmanager
