@@ -257,6 +257,10 @@ def _known(known: Known | None, n: int, loss: str | Loss, classes: int) -> dict[
             raise InputError(f"known[{name!r}] is {list(values.shape)} for {n} pairs; pass one row a pair")
         if not bool(torch.isfinite(values).all()):
             raise InputError(f"known[{name!r}] holds NaN or infinite values")
-        if isinstance(loss, str) and check_probabilities(f"known[{name!r}]", values).shape[1] != classes:
+        if (
+            isinstance(loss, str)
+            and name != "weight"
+            and check_probabilities(f"known[{name!r}]", values).shape[1] != classes
+        ):
             raise InputError(f"known[{name!r}] has {values.shape[1]} classes and the model {classes}")
     return tensors

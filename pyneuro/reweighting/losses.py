@@ -1,7 +1,7 @@
 """Losses of a batch: logits [B, C], gold classes int64 [B], and what else is known of its samples.
 
-``known["bias"]`` holds the probabilities [B, C] that a biased model gives, in the order of the logits, and
-``known["teacher"]`` those of a model trained plainly.
+``known["bias"]`` holds the probabilities [B, C] that a biased model gives, in the order of the logits,
+``known["teacher"]`` those of a model trained plainly, and ``known["weight"]`` [B] weights of samples.
 """
 
 from __future__ import annotations
@@ -29,6 +29,19 @@ def reweight(logits: Tensor, labels: Tensor, known: Mapping[str, Tensor]) -> Ten
     return (weight * losses).sum() / weight.sum().clamp_min(torch.finfo(losses.dtype).tiny)
 
 
+def weighted(logits: Tensor, labels: Tensor, known: Mapping[str, Tensor]) -> Tensor:
+    """Σ w CE / Σ w over the batch, with ``known["weight"]`` [B] as ``sample_weights`` makes them."""
+    weight = _known(known, "weight")
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    return (weight * losses).sum() / weight.sum().clamp_min(torch.finfo(losses.dtype).tiny)
+
+
+def debiased_focal(logits: Tensor, labels: Tensor, known: Mapping[str, Tensor], gamma: float = 2.0) -> Tensor:
+    """Mean of (1 − β)^γ CE, β = p_bias(gold) (Karimi Mahabadi et al. 2020); γ by ``functools.partial``."""
+    easy = _gold(_known(known, "bias"), labels)
+    return ((1 - easy) ** gamma * F.cross_entropy(logits, labels, reduction="none")).mean()
+
+
 def product_of_experts(logits: Tensor, labels: Tensor, known: Mapping[str, Tensor]) -> Tensor:
     """CE(log softmax(logits) + log p_bias, gold) (Clark et al. 2019; He et al. 2019). The logits alone are used when
     the model is applied."""
@@ -45,9 +58,16 @@ def confidence_regularisation(logits: Tensor, labels: Tensor, known: Mapping[str
     return F.cross_entropy(logits, target)
 
 
+NEEDS = {
+    "bias": "the probabilities of a bias model",
+    "teacher": "the probabilities of a teacher model",
+    "weight": "a weight",
+}
 LOSSES: dict[str, Loss] = {
     "plain": plain,
     "reweight": reweight,
+    "weighted": weighted,
+    "debiased_focal": debiased_focal,
     "product_of_experts": product_of_experts,
     "confidence_regularisation": confidence_regularisation,
 }
@@ -55,9 +75,7 @@ LOSSES: dict[str, Loss] = {
 
 def _known(known: Mapping[str, Tensor], what: str) -> Tensor:
     if what not in known:
-        raise InputError(
-            f"this loss needs the probabilities of a {what} model for every sample; pass known={{{what!r}: ...}}"
-        )
+        raise InputError(f"this loss needs {NEEDS[what]} for every sample; pass known={{{what!r}: ...}}")
     return known[what]
 
 

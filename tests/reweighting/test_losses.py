@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from pyneuro.errors import InputError
-from pyneuro.reweighting import LOSSES, confidence_regularisation, plain, product_of_experts, reweight
+from pyneuro.reweighting import (
+    LOSSES,
+    confidence_regularisation,
+    debiased_focal,
+    plain,
+    product_of_experts,
+    reweight,
+    sample_weights,
+    weighted,
+)
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3]], dtype=torch.float64)
 LABELS = torch.tensor([0, 2])
@@ -44,6 +53,17 @@ def test_product_of_experts() -> None:
     assert float(product_of_experts(LOGITS, LABELS, even)) == pytest.approx(float(plain(LOGITS, LABELS, {})))
 
 
+def test_weighted_by_one_minus_bias_is_reweight() -> None:
+    known = {"weight": torch.from_numpy(sample_weights(BIAS, LABELS.numpy()))}
+    assert float(weighted(LOGITS, LABELS, known)) == pytest.approx(float(reweight(LOGITS, LABELS, KNOWN)))
+
+
+def test_debiased_focal() -> None:
+    want = -(0.3**2 * LOG_P[0][0] + 0.8**2 * LOG_P[1][2]) / 2
+    assert float(debiased_focal(LOGITS, LABELS, KNOWN)) == pytest.approx(want)
+    assert float(debiased_focal(LOGITS, LABELS, KNOWN, gamma=0.0)) == pytest.approx(float(plain(LOGITS, LABELS, {})))
+
+
 def test_confidence_regularisation() -> None:
     total = 0.0
     for i, gold in enumerate(LABELS.tolist()):
@@ -56,7 +76,7 @@ def test_confidence_regularisation() -> None:
 def test_losses_stay_finite_where_the_biased_model_is_certain(name: str) -> None:
     sure = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     logits = LOGITS.float().requires_grad_()
-    loss = LOSSES[name](logits, LABELS, {"bias": sure, "teacher": sure})
+    loss = LOSSES[name](logits, LABELS, {"bias": sure, "teacher": sure, "weight": torch.ones(2)})
     loss.backward()
     assert torch.isfinite(loss) and torch.isfinite(logits.grad).all()
 
