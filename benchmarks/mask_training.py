@@ -1,7 +1,7 @@
 """Masking instead of fine-tuning: accuracy of both on the same encoder, data and seeds, and by how many layers are
 masked.
 
-    python benchmarks/mask_training.py --encoder FOLDER [--pairs 29339] [--epochs 2] [--seeds 3] [--curve]
+    python benchmarks/mask_training.py --encoder FOLDER [--pairs 6000] [--epochs 2] [--seeds 3] [--curve]
 
 FOLDER is an encoder that save_pretrained wrote, such as all-MiniLM-L6-v2. With --curve the mask is also trained on the
 top n and on the bottom n layers (pooler and classifier always), one seed, and drawn. Finished runs are kept in --out
@@ -24,14 +24,16 @@ import pyneuro as pn
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", required=True)
-    parser.add_argument("--pairs", type=int, default=29339)
-    parser.add_argument("--validation", type=int, default=4000)
+    parser.add_argument("--pairs", type=int, default=6000)
+    parser.add_argument("--validation", type=int, default=2000)
     parser.add_argument("--epochs", type=float, default=2)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--lr-mask", type=float, default=1e-3)
+    parser.add_argument("--lr-mask", type=float, default=2e-3)
+    parser.add_argument("--sparsity", type=float, default=0.03, help="at the start")
     parser.add_argument("--lr-tune", type=float, default=5e-5)
     parser.add_argument("--max-length", type=int, default=64)
     parser.add_argument("--curve", action="store_true")
+    parser.add_argument("--only", choices=("mask", "tune"), help="these runs alone, and no record: to share the work")
     parser.add_argument("--out", default="runs/mask-training")
     args = parser.parse_args()
     pairs = pn.data.read_pairs(CORPORA / "mnli_train.jsonl.gz")[: args.pairs]
@@ -49,7 +51,7 @@ def main() -> None:
 
     def mask(seed: int, layers: str, rows: int | None = None) -> dict[str, Any]:
         clf = pn.masking.classifier_on(args.encoder, seed=seed)
-        pn.masking.apply(clf, "all", layers, sparsity=0.05, seed=seed)
+        pn.masking.apply(clf, "all", layers, sparsity=args.sparsity, seed=seed)
         done = pn.masking.train(clf, pairs[:rows], validation, lr=args.lr_mask, seed=seed, progress=True, **options)
         assert done.masks is not None
         return {"accuracy": done.accuracy, "seconds": done.seconds, "sparsity": done.masks.sparsity}
@@ -61,8 +63,12 @@ def main() -> None:
 
     found: dict[str, Any] = {"mask": [], "fine_tune": [], "curve": {}}
     for seed in range(args.seeds):
-        found["mask"].append(once(f"mask-{seed}", lambda s=seed: mask(s, "all")))
-        found["fine_tune"].append(once(f"tune-{seed}", lambda s=seed: tune(s)))
+        if args.only != "tune":
+            found["mask"].append(once(f"mask-{seed}", lambda s=seed: mask(s, "all")))
+        if args.only != "mask":
+            found["fine_tune"].append(once(f"tune-{seed}", lambda s=seed: tune(s)))
+    if args.only:
+        return
     if args.curve:
         layers = pn.masking.classifier_on(args.encoder).shape.layers
         for side in ("top", "bottom"):
