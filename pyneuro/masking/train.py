@@ -22,7 +22,7 @@ from pyneuro.masking.apply import masked_layers, places, require_unmasked
 from pyneuro.masking.linear import MaskedLinear
 from pyneuro.masking.masks import Masks, base_digest
 from pyneuro.masking.schedule import ATTENTION, CubicSchedule, SparsityControl, l1
-from pyneuro.masking.trainer import Options, Run, shortest_length
+from pyneuro.masking.trainer import Options, Run, longest_sample
 from pyneuro.models.classifier import Classifier
 from pyneuro.reweighting import LOSSES, Loss
 
@@ -220,7 +220,7 @@ def _checked(clf: Classifier, pairs: Sequence[Pair], max_length: int | None) -> 
     """Tokens and gold class of every pair."""
     if not len(pairs):
         raise InputError("no pairs; pass at least one")
-    length = shortest_length(clf, max_length)
+    length = longest_sample(clf, max_length)
     out = []
     for pair in pairs:
         if pair.label is None or pair.label not in clf.label_index:

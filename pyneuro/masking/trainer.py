@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -63,13 +64,14 @@ class Options:
         number("seed", True, 0, 2**32 - 1)
 
 
-def shortest_length(clf: Classifier, max_length: int | None) -> int:
+def longest_sample(clf: Classifier, max_length: int | None) -> int:
+    """Tokens that a sample may have."""
     return clf.max_positions if max_length is None else min(max_length, clf.max_positions)
 
 
 def accuracy(clf: Classifier, pairs: Sequence[Pair], *, max_length: int | None = 128) -> float:
     """Share of pairs whose largest logit is the gold label's. Raises InputError for pairs without such labels."""
-    clf = replace(clf, max_length=shortest_length(clf, max_length))
+    clf = replace(clf, max_length=longest_sample(clf, max_length))
     return evaluation.accuracy(clf, evaluation.predict(clf, pairs), pairs).accuracy
 
 
@@ -123,7 +125,7 @@ class Run:
                 use_cpu=self.clf.device.type == "cpu",
             )
             history: list[dict[str, float]] = []
-            trainer = _trainer(transformers, self, history)(
+            trainer = _trainer(transformers, self)(
                 model=self.clf.model,
                 args=arguments,
                 data_collator=_Collator(self.clf.tokenizer),
@@ -154,7 +156,7 @@ class Run:
         return found, sparsity
 
 
-def _trainer(transformers: Any, run: Run, history: list[dict[str, float]]) -> Any:
+def _trainer(transformers: Any, run: Run) -> Any:
     class MaskTrainer(transformers.Trainer):  # type: ignore[misc]
         def compute_loss(
             self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any
@@ -195,7 +197,11 @@ def _callback(transformers: Any, run: Run, history: list[dict[str, float]], prog
             row = {"epoch": float(state.epoch), "step": state.global_step, "loss": float("nan")}
             history.append({**row, "accuracy": accuracy, "sparsity": sparsity})
             if progress:
-                print(f"epoch {state.epoch:.2f}: accuracy {accuracy:.4f}, sparsity {sparsity:.4f}", flush=True)
+                print(
+                    f"epoch {state.epoch:.2f}: accuracy {accuracy:.4f}, sparsity {sparsity:.4f}",
+                    file=sys.stderr,
+                    flush=True,
+                )
             state.stateful_callbacks["Follow"] = self.state()
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
