@@ -10,13 +10,11 @@ saw it. On HANS, neutral and contradiction count as non-entailment after the arg
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from harness import CORPORA, save
+from harness import CORPORA, once, save
 
 import pyneuro as pn
 from pyneuro.data import Pair
@@ -87,15 +85,6 @@ def main() -> None:
     every = pn.data.read_pairs(CORPORA / "hans_eval.jsonl.gz")
     hans = [every[i] for i in np.random.default_rng(0).permutation(len(every))[: args.hans].tolist()]
 
-    def once(name: str, run: Any) -> dict[str, Any]:
-        path = Path(args.out) / f"{name}.json"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(run()))
-        found: dict[str, Any] = json.loads(path.read_text())
-        print(f"{name}: {found}", flush=True)
-        return found
-
     def trained(loss: str, seed: int) -> dict[str, Any]:
         """Sanh et al.'s and Meissner et al.'s setting: sigmoid scores from 0, τ to 0.1 along a cubic."""
         clf = pn.load(pn.bundled_model())
@@ -121,9 +110,13 @@ def main() -> None:
         pn.masking.Masks.random(done.masks, seed).put_on(control)
         return {**found, "rates": done.masks.rates().to_dict(), "random": measured(control, dev, hans)}
 
-    found: dict[str, Any] = {"before": once("before", lambda: measured(pn.load(pn.bundled_model()), dev, hans))}
+    found: dict[str, Any] = {
+        "before": once(args.out, "before", lambda: measured(pn.load(pn.bundled_model()), dev, hans))
+    }
     for loss in args.losses:
-        found[loss] = [once(f"{loss}-{seed}", lambda n=loss, s=seed: trained(n, s)) for seed in range(args.seeds)]
+        found[loss] = [
+            once(args.out, f"{loss}-{seed}", lambda n=loss, s=seed: trained(n, s)) for seed in range(args.seeds)
+        ]
     save("debiasing_mask", {"settings": vars(args), **found})
 
 

@@ -59,6 +59,17 @@ def real_pairs(n: int, seed: int = 0, corpus: str = "mnli_dev_matched") -> Pairs
     return pairs.subset(torch.randperm(len(pairs), generator=generator)[:n].tolist())
 
 
+def once(folder: str, name: str, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A run's result, kept in folder/name.json: a finished run is not repeated."""
+    path = Path(folder) / f"{name}.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(run()))
+    found: dict[str, Any] = json.loads(path.read_text())
+    print(f"{name}: {found}", flush=True)
+    return found
+
+
 def save(name: str, content: Mapping[str, Any]) -> Path:
     """Write benchmarks/results/<name>.json with machine, versions and settings, and print the path."""
     path = ROOT / "results" / f"{name}.json"

@@ -11,12 +11,11 @@ and not repeated.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from harness import CORPORA, save
+from harness import CORPORA, once, save
 
 import pyneuro as pn
 
@@ -40,15 +39,6 @@ def main() -> None:
     validation = pn.data.read_pairs(CORPORA / "mnli_dev_matched.jsonl.gz")[: args.validation]
     options = {"epochs": args.epochs, "max_length": args.max_length}
 
-    def once(name: str, run: Any) -> dict[str, Any]:
-        path = Path(args.out) / f"{name}.json"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(run()))
-        found: dict[str, Any] = json.loads(path.read_text())
-        print(f"{name}: {found}", flush=True)
-        return found
-
     def mask(seed: int, layers: str, rows: int | None = None) -> dict[str, Any]:
         clf = pn.masking.classifier_on(args.encoder, seed=seed)
         pn.masking.apply(clf, "all", layers, sparsity=args.sparsity, seed=seed)
@@ -64,16 +54,17 @@ def main() -> None:
     found: dict[str, Any] = {"mask": [], "fine_tune": [], "curve": {}}
     for seed in range(args.seeds):
         if args.only != "tune":
-            found["mask"].append(once(f"mask-{seed}", lambda s=seed: mask(s, "all")))
+            found["mask"].append(once(args.out, f"mask-{seed}", lambda s=seed: mask(s, "all")))
         if args.only != "mask":
-            found["fine_tune"].append(once(f"tune-{seed}", lambda s=seed: tune(s)))
+            found["fine_tune"].append(once(args.out, f"tune-{seed}", lambda s=seed: tune(s)))
     if args.only:
         return
     if args.curve:
         layers = pn.masking.classifier_on(args.encoder).shape.layers
         for side in ("top", "bottom"):
             found["curve"][side] = [
-                once(f"{side}-{n}", lambda s=side, n=n: mask(0, f"{s}:{n}"))["accuracy"] for n in range(layers + 1)
+                once(args.out, f"{side}-{n}", lambda s=side, n=n: mask(0, f"{s}:{n}"))["accuracy"]
+                for n in range(layers + 1)
             ]
         draw(found["curve"])
     save("mask_training", {"settings": vars(args), **found})

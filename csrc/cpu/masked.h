@@ -159,6 +159,15 @@ const T* copy_rows(const T* from, int64_t from_ld, int64_t rows, int64_t depth, 
   return to;
 }
 
+// What is added to a panel of outputs: their bias, 0 for those that keep no weight where the bias is masked with them.
+template <class T>
+Pair panel_bias(const T* bias, bool mask_bias, const Mask& mask, int64_t first, int64_t width) {
+  alignas(64) float added[kPanel] = {};
+  for (int64_t i = 0; bias != nullptr && i < width; ++i)
+    if (!mask_bias || mask.any(first + i)) added[i] = to_float(bias[first + i]);
+  return {load(added), load(added + kLanes)};
+}
+
 // a [rows, depth] times `columns` columns in panels; pack(first column, panel) fills one, epilogue(row, column, width, tile) takes a tile.
 // Work is shared by panels, and by rows too where there are more threads than panels.
 template <class T, class Pack, class Epilogue>
@@ -198,5 +207,11 @@ inline void store_values(uint16_t* p, Pair v, int64_t width) {
   _mm512_mask_storeu_epi16(p, first32(width), both);
 }
 #endif
+
+// out[row.., column..] = tile + add.
+template <class T, int M>
+void store_tile(T* out, int64_t ld, int64_t row, int64_t column, int64_t width, const Tile<M>& tile, Pair add = Pair{Vec{}, Vec{}}) {
+  for (int i = 0; i < M; ++i) store_values(out + (row + i) * ld + column, {tile.row[i].lo + add.lo, tile.row[i].hi + add.hi}, width);
+}
 
 }  // namespace pyneuro::PN_ISA

@@ -49,16 +49,10 @@ void forward(const MaskedLinear& args) {
   if (args.scores != nullptr) decide(args);
   const T* bias = static_cast<const T*>(args.bias);
   T* y = static_cast<T*>(args.y);
-  const auto bias_of = [&](int64_t n) { return bias == nullptr || (args.mask_bias && !mask.any(n)) ? 0.0f : to_float(bias[n]); };
   multiply_packed(
-      static_cast<const T*>(args.x), w.in, args.rows, w.in, w.out, args.threads,
-      [&](int64_t first, T* panel) { pack_rows(w, &mask, first, panel); },
+      static_cast<const T*>(args.x), w.in, args.rows, w.in, w.out, args.threads, [&](int64_t first, T* panel) { pack_rows(w, &mask, first, panel); },
       [&](int64_t row, int64_t column, int64_t width, const auto& tile) {
-        alignas(64) float b[kPanel] = {};
-        for (int64_t i = 0; i < width; ++i) b[i] = bias_of(column + i);
-        const Pair add = {load(b), load(b + kLanes)};
-        for (size_t i = 0; i < sizeof(tile.row) / sizeof(tile.row[0]); ++i)
-          store_values(y + (row + static_cast<int64_t>(i)) * w.out + column, {tile.row[i].lo + add.lo, tile.row[i].hi + add.hi}, width);
+        store_tile(y, w.out, row, column, width, tile, panel_bias(bias, args.mask_bias, mask, column, width));
       });
 }
 
@@ -70,9 +64,7 @@ void input_gradient(const MaskedLinearBackward& args) {
   multiply_packed(
       static_cast<const T*>(args.dy), w.out, args.rows, w.out, w.in, args.threads,
       [&](int64_t first, T* panel) { pack_columns(static_cast<const T*>(w.weight), w.in, w.out, w.in, first, &mask, panel); },
-      [&](int64_t row, int64_t column, int64_t width, const auto& tile) {
-        for (size_t i = 0; i < sizeof(tile.row) / sizeof(tile.row[0]); ++i) store_values(dx + (row + static_cast<int64_t>(i)) * w.in + column, tile.row[i], width);
-      });
+      [&](int64_t row, int64_t column, int64_t width, const auto& tile) { store_tile(dx, w.in, row, column, width, tile); });
 }
 
 template <class T>

@@ -117,22 +117,15 @@ void multi(const MaskedLinearMulti& args) {
       for (int64_t t = 0; t < args.masks; ++t) {
         const Mask mask(args.bits + t * mask_bytes, w.in);
         T* y = static_cast<T*>(args.y) + t * rows * w.out;
-        alignas(64) float added[kPanel] = {};
-        for (int64_t i = 0; bias != nullptr && i < width; ++i) added[i] = args.mask_bias && !mask.any(first + i) ? 0.0f : to_float(bias[first + i]);
-        const Pair add = {load(added), load(added + kLanes)};
+        const Pair add = panel_bias(bias, args.mask_bias, mask, first, width);
         if (!args.shared || !list_few(w, mask, first, width, few)) {
           pack_rows(w, &mask, first, panel.get());
-          multiply(x + (args.shared ? 0 : t * rows * w.in), [&](int64_t row, const auto& tile) {
-            for (size_t i = 0; i < sizeof(tile.row) / sizeof(tile.row[0]); ++i)
-              store_values(y + (row + static_cast<int64_t>(i)) * w.out + first, {tile.row[i].lo + add.lo, tile.row[i].hi + add.hi}, width);
-          });
+          multiply(x + (args.shared ? 0 : t * rows * w.in), [&](int64_t row, const auto& tile) { store_tile(y, w.out, row, first, width, tile, add); });
           continue;
         }
         if (!few.kept && !based) {
           pack_rows<T>(w, nullptr, first, panel.get());
-          multiply(x, [&](int64_t row, const auto& tile) {
-            for (size_t i = 0; i < sizeof(tile.row) / sizeof(tile.row[0]); ++i) store_pair(base.get() + (row + static_cast<int64_t>(i)) * kPanel, tile.row[i], kPanel);
-          });
+          multiply(x, [&](int64_t row, const auto& tile) { store_tile(base.get(), kPanel, row, 0, kPanel, tile); });
           based = true;
         }
         const float sign = few.kept ? 1.0f : -1.0f;

@@ -22,6 +22,21 @@ from pyneuro.masking.trainer import find_checkpoint
 from pyneuro.models.quiet import no_bars
 from pyneuro.reweighting import LOSSES
 
+# Options of 'train' that are of masks alone, and their defaults.
+MASK_OPTIONS: dict[str, Any] = {
+    "modules": "all",
+    "layers": "all",
+    "rule": "threshold",
+    "tau": None,
+    "tau_last": None,
+    "sparsity": None,
+    "target_sparsity": None,
+    "start": None,
+    "structure": "weight",
+    "l1": 0.0,
+    "mask_bias": False,
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(metavar="WHAT", required=True)
@@ -43,22 +58,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own.add_argument("--loss", choices=tuple(LOSSES), default="plain")
     own.add_argument("--known", metavar="FILE", help=".npz with what the loss wants to know of every pair, as 'bias'")
     masks = own.add_argument_group("masks")
-    masks.add_argument(
-        "--modules", type=_words, default="all", metavar="Q,K,...", help="or 'encoder' or 'all' (default)"
-    )
-    masks.add_argument(
-        "--layers", type=_layers, default="all", metavar="0,1,...", help="or 'all' (default), 'top:N', 'bottom:N'"
-    )
-    masks.add_argument("--rule", choices=RULES, default="threshold")
+    masks.add_argument("--modules", type=_words, metavar="Q,K,...", help="or 'encoder' or 'all' (default)")
+    masks.add_argument("--layers", type=_layers, metavar="0,1,...", help="or 'all' (default), 'top:N', 'bottom:N'")
+    masks.add_argument("--rule", choices=RULES)
     masks.add_argument("--tau", type=float, help="threshold of the rule")
     masks.add_argument("--tau-last", type=float, help="let tau move to this, along a cubic")
     masks.add_argument("--sparsity", type=float, help="share masked at the start (default 0.05, or 0 for 'sigmoid')")
     masks.add_argument("--target-sparsity", type=float, help="pull the share masked towards this")
     masks.add_argument("--start", choices=STARTS)
-    masks.add_argument("--structure", choices=("weight", "row", "head"), default="weight")
-    masks.add_argument("--l1", type=float, default=0.0, help="penalty on what is kept, for the rule 'sigmoid'")
+    masks.add_argument("--structure", choices=("weight", "row", "head"))
+    masks.add_argument("--l1", type=float, help="penalty on what is kept, for the rule 'sigmoid'")
     masks.add_argument("--mask-bias", action="store_true", help="a bias counts where its row keeps any weight")
     own.set_defaults(what=train)
+
+    own.set_defaults(**MASK_OPTIONS)
 
     report = commands.add_parser("report", help="share masked by layer and module")
     report.add_argument("masks", metavar="MASKS", help="a file that 'mask train' wrote")
@@ -94,6 +107,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def train(args: argparse.Namespace) -> int:
+    if args.fine_tune:
+        given = [name for name, default in MASK_OPTIONS.items() if getattr(args, name) != default]
+        if given:
+            raise InputError(f"--{given[0].replace('_', '-')} has no meaning with --fine-tune; leave one of them out")
     find_checkpoint(args.out, args.resume)  # before anything there is touched
     if args.new_head:
         if args.model == BUNDLED:

@@ -66,9 +66,15 @@ def accuracy(clf: Classifier, predicted: npt.ArrayLike, pairs: Sequence[Pair], c
     Raises InputError for another number of predictions than pairs, and for labels that the model has not.
     """
     gold, right = _right(clf, predicted, pairs)
-    low, high = wilson(int(right.sum()), len(right), ci)
+    interval = stats.binomtest(int(right.sum()), len(right)).proportion_ci(ci, method="wilson")
     classes = pd.DataFrame({"label": gold, "right": right}).groupby("label", sort=False)["right"]
-    return Accuracy(float(right.mean()), low, high, classes.agg(accuracy="mean", n="size").reset_index(), len(right))
+    return Accuracy(
+        float(right.mean()),
+        float(interval.low),
+        float(interval.high),
+        classes.agg(accuracy="mean", n="size").reset_index(),
+        len(right),
+    )
 
 
 def overlap_accuracy(
@@ -91,19 +97,6 @@ def overlap_accuracy(
     found.insert(0, "low", edges[found["bin"]])
     found.insert(1, "high", edges[found["bin"] + 1])
     return found.drop(columns="bin")
-
-
-def wilson(right: int, n: int, ci: float = 0.95) -> tuple[float, float]:
-    """Interval of a share (Wilson 1927)."""
-    if not n:
-        return 0.0, 1.0
-    z = float(stats.norm.ppf(0.5 + ci / 2))
-    share, shrink = right / n, 1 + z * z / n
-    centre, half = (
-        (share + z * z / (2 * n)) / shrink,
-        z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / shrink,
-    )
-    return float(centre - half), float(centre + half)
 
 
 def _right(clf: Classifier, predicted: npt.ArrayLike, pairs: Sequence[Pair]) -> tuple[list[str], npt.NDArray[np.bool_]]:

@@ -148,13 +148,8 @@ def remove(model: nn.Module | Classifier, *, keep_mask: bool = True) -> None:
     """
     model = model_of(model)
     for name, layer in list(masked_layers(model).items()):
-        linear = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
-        weight, bias = layer.effective() if keep_mask else (layer.weight.detach(), layer.bias)
-        linear.weight = nn.Parameter(weight, requires_grad=False)
-        if bias is not None:
-            linear.bias = nn.Parameter(bias.detach(), requires_grad=False)
-        linear.train(layer.training)
-        put(model, name, linear)
+        weight, bias = layer.effective() if keep_mask else (layer.weight, layer.bias)
+        put(model, name, _linear(weight, bias).train(layer.training))
 
 
 def masked_layers(model: nn.Module | Classifier) -> dict[str, MaskedLinear | FixedMaskLinear]:
@@ -173,12 +168,11 @@ def masked_layers(model: nn.Module | Classifier) -> dict[str, MaskedLinear | Fix
 def without(model: nn.Module | Classifier, names: Sequence[str]) -> Iterator[None]:
     """The model with some of its masked layers unmasked, for the length of a ``with`` block."""
     model = model_of(model)
-    layers = {name: model.get_submodule(name) for name in names}
+    masked = masked_layers(model)
+    layers = {name: masked[name] for name in names}
     try:
         for name, layer in layers.items():
-            linear = nn.Linear(1, 1, bias=layer.bias is not None, device="meta")
-            linear.weight, linear.bias = layer.weight, layer.bias  # type: ignore[assignment]
-            put(model, name, linear)
+            put(model, name, _linear(layer.weight, layer.bias).train(layer.training))
         yield
     finally:
         for name, layer in layers.items():
@@ -200,6 +194,15 @@ def put(model: nn.Module, name: str, module: nn.Module) -> None:
 
 def model_of(model: nn.Module | Classifier) -> nn.Module:
     return model.model if isinstance(model, Classifier) else model
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """A frozen linear layer of these."""
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
+    linear.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias.detach(), requires_grad=False)
+    return linear
 
 
 def _modules(modules: str | Sequence[str]) -> set[str]:

@@ -22,7 +22,6 @@ Structure = Literal["weight", "row", "head_rows", "head_columns"]
 STRUCTURES: tuple[Structure, ...] = get_args(Structure)
 TAU = 0.01  # of Zhao et al. 2020
 DEFAULT_TAU: dict[Rule, float] = {"threshold": TAU, "sigmoid": 0.1, "topk": 0.95, "bernoulli": 0.5}
-KEPT: dict[Rule, float] = {"threshold": 2 * TAU, "sigmoid": 0.0, "topk": 0.0, "bernoulli": 5.0}  # scores that keep
 
 
 class MaskedLinear(nn.Module):
@@ -92,7 +91,8 @@ class MaskedLinear(nn.Module):
             "bias", nn.Parameter(torch.empty_like(weight[:, 0]), requires_grad=False) if bias else None
         )
         shape = _scores_shape(structure, out_features, in_features, heads)
-        self.scores = nn.Parameter(torch.full(shape, KEPT[rule], device=device, dtype=torch.float32))
+        keeping = keeping_score(rule, self.tau)
+        self.scores = nn.Parameter(torch.full(shape, keeping, device=device, dtype=torch.float32))
         with torch.no_grad():
             nn.Linear.reset_parameters(self)  # type: ignore[arg-type]
 
@@ -120,7 +120,9 @@ class MaskedLinear(nn.Module):
         masked.weight = nn.Parameter(weight.detach(), requires_grad=False)
         if bias is not None:
             masked.bias = nn.Parameter(bias.detach(), requires_grad=False)
-        masked.scores = nn.Parameter(torch.full_like(masked.scores, KEPT[rule], device=weight.device))
+        masked.scores = nn.Parameter(
+            torch.full_like(masked.scores, keeping_score(rule, masked.tau), device=weight.device)
+        )
         masked.train(linear.training)
         if scores is not None:
             masked.set_scores(scores)
@@ -276,11 +278,25 @@ def largest(scores: Tensor, share: float) -> float:
     return float(torch.nextafter(last, torch.full_like(last, -math.inf)))
 
 
+def keeping_score(rule: Rule, tau: float) -> float:
+    """A score that keeps its weight; 0 where that does, for the rule "sigmoid", as Meissner et al. start."""
+    match rule:
+        case "threshold":
+            return tau + TAU
+        case "sigmoid":
+            return max(0.0, logit(tau) + TAU) if tau >= 0.5 else 0.0
+        case "topk":
+            return 0.0
+    return 5.0
+
+
 def check_tau(rule: Rule, tau: float | None) -> float:
     """τ of a rule, its default for None. Raises InputError for one that no mask can be decided by."""
     tau = DEFAULT_TAU[rule] if tau is None else tau
     if isinstance(tau, bool) or not isinstance(tau, Real) or not math.isfinite(tau):
         raise InputError(f"tau = {tau!r}; pass a number")
+    if rule == "sigmoid" and tau >= 1:
+        raise InputError(f"tau = {tau!r}; for the rule 'sigmoid' it is a probability below 1")
     if rule == "topk" and not 0 < tau <= 1:
         raise InputError(f"tau = {tau!r}; for the rule 'topk' it is the share that is kept, in (0, 1]")
     return float(tau)

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import safetensors
+import safetensors.torch
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pyneuro.errors import InputError
@@ -23,6 +22,7 @@ from pyneuro.models.adapter import find_adapter
 from pyneuro.models.classifier import Classifier
 from pyneuro.ops.reference import pack_bits, unpack_bits
 from pyneuro.results import Result
+from pyneuro.results.files import writable_folder, write_atomic
 from pyneuro.sites import MODULES, NeuronSet
 
 FORMAT = "pyneuro masks 1"
@@ -179,15 +179,10 @@ class Masks(Mapping[str, LayerMask]):
             "settings": dict(self.settings),
             "layers": {n: {"in": m.inner, "layer": m.layer, "module": m.module} for n, m in self.items()},
         }
+        head = json.dumps(facts, default=_plain)
+        content = safetensors.torch.save({n: m.bits.contiguous() for n, m in self.items()}, {"pyneuro": head})
         target = Path(path)
-        part = target.with_name(target.name + ".part")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            head = json.dumps(facts, default=_plain)
-            save_file({n: m.bits.contiguous() for n, m in self.items()}, part, {"pyneuro": head})
-            os.replace(part, target)
-        except OSError as error:
-            raise InputError(f"cannot write masks to {target}: {error}") from error
+        write_atomic(writable_folder(target.parent) / target.name, content)
         return target
 
     def put_on(self, model: nn.Module | Classifier) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +11,12 @@ import numpy as np
 import pandas as pd
 
 from pyneuro.data.pairs import Pair
-from pyneuro.errors import InputError
 from pyneuro.masking.apply import masked_layers, places, without
 from pyneuro.masking.masks import Masks
 from pyneuro.masking.trainer import accuracy
 from pyneuro.models.classifier import Classifier
+from pyneuro.results.figures import require_matplotlib
+from pyneuro.results.files import writable_folder, write_atomic
 from pyneuro.sites import MODULES
 
 # Share masked by layer, 0 to 11: read off Meissner et al.'s figure notebooks/pruning_rate.pdf (MNLI, τ = 0.1).
@@ -83,11 +85,11 @@ def layer_effects(clf: Classifier, pairs: Sequence[Pair], *, max_length: int | N
 
 
 def save_rates_figure(masks: Masks, path: str | os.PathLike[str]) -> Path:
-    """Heat map of the share masked, layer (from 0) by module. Raises InputError where matplotlib is missing."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError("figures need matplotlib; run pip install 'pyneuro[figures]'") from error
+    """Heat map of the share masked, layer (from 0) by module, as PNG. Raises InputError where matplotlib is missing or
+    the file cannot be written."""
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
     rates = masks.rates()
     figure = Figure(figsize=(1.2 + 0.7 * rates.shape[1], 1.2 + 0.35 * len(rates)), layout="constrained")
     axes = figure.subplots()
@@ -97,10 +99,7 @@ def save_rates_figure(masks: Masks, path: str | os.PathLike[str]) -> Path:
     axes.set_xlabel("module")
     axes.set_ylabel("layer, from 0")
     figure.colorbar(image, label="% masked")
-    target = Path(path)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(target, dpi=150)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot write a figure to {target}: {error}") from error
+    target, buffer = Path(path), io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    write_atomic(writable_folder(target.parent) / target.name, buffer.getvalue())
     return target

@@ -83,8 +83,8 @@ def train(
         With labels.
     epochs, lr, batch_size
         Adam without weight decay, learning rate falling linearly to 0 after a share `warmup` of the steps.
-    loss : "plain", "reweight", "product_of_experts", "confidence_regularisation" or callable
-        ``loss(logits [B, C], labels [B], known) -> scalar``; see ``pyneuro.reweighting``.
+    loss : str or callable
+        One of ``pyneuro.reweighting.LOSSES`` by name, or ``loss(logits [B, C], labels [B], known) -> scalar``.
     known : mapping of str to float array [n, ...], optional
         What a loss wants to know of every pair, as {"bias": probabilities [n, C]}.
     tau : CubicSchedule, optional
@@ -109,7 +109,8 @@ def train(
         For a model without masks to train, pairs without labels the model has, an unknown loss, `known` of another
         length, or where accelerate is not installed.
     ResumeError
-        `resume` without a checkpoint in `out`, or `out` with one and no `resume`.
+        `resume` without a checkpoint in `out`, or with one of a training that was made of something else; `out` with a
+        checkpoint and no `resume`.
     """
     layers = {n: m for n, m in masked_layers(clf).items() if isinstance(m, MaskedLinear)}
     if not layers:
@@ -201,8 +202,9 @@ def _run(
         "validation": None if validation is None else pairs_digest(validation),
         "known": {name: _digest([values]) for name, values in table.items()},
     }
-    checked = _labelled(clf, validation, options.max_length)
-    return Run(clf, _loss(loss), samples, table, checked, options, settings, *hooks)
+    if validation is not None:
+        _gold(clf, validation)
+    return Run(clf, _loss(loss), samples, table, validation, options, settings, *hooks)
 
 
 def _name(loss: str | Loss) -> str:
@@ -218,26 +220,25 @@ def _digest(tensors: Iterable[Tensor]) -> str:
 
 def _checked(clf: Classifier, pairs: Sequence[Pair], max_length: int | None) -> list[dict[str, Any]]:
     """Tokens and gold class of every pair."""
+    gold = _gold(clf, pairs)
+    options = {"truncation": True, "max_length": longest_sample(clf, max_length)}
+    return [
+        {**clf.tokenizer(pair.premise, pair.hypothesis, **options), "labels": label}
+        for pair, label in zip(pairs, gold, strict=True)
+    ]
+
+
+def _gold(clf: Classifier, pairs: Sequence[Pair]) -> list[int]:
+    """Gold class of every pair. Raises InputError for no pairs, and for one without a label of the model's."""
     if not len(pairs):
         raise InputError("no pairs; pass at least one")
-    length = longest_sample(clf, max_length)
-    out = []
     for pair in pairs:
         if pair.label is None or pair.label not in clf.label_index:
             raise InputError(
                 f"pair {pair.id!r} has label {pair.label!r} and the model has {', '.join(clf.label_index)}; drop the "
                 "pair"
             )
-        tokens = clf.tokenizer(pair.premise, pair.hypothesis, truncation=True, max_length=length)
-        out.append({**tokens, "labels": clf.label_index[pair.label]})
-    return out
-
-
-def _labelled(clf: Classifier, pairs: Sequence[Pair] | None, max_length: int) -> Sequence[Pair] | None:
-    """Pairs that accuracy can be measured on, or None."""
-    if pairs is not None:
-        _checked(clf, pairs, max_length)
-    return pairs
+    return [clf.label_index[str(pair.label)] for pair in pairs]
 
 
 def _loss(loss: str | Loss) -> Loss:

@@ -85,9 +85,7 @@ def counterfactual(
     >>> found.tie_a.round(6).tolist()
     [[0.044297, -0.012454, -0.051393]]
     """
-    main, bias = check_probabilities("p_main", p_main), check_probabilities("p_bias", p_bias)
-    if main.shape != bias.shape:
-        raise InputError(f"p_main is {list(main.shape)} and p_bias {list(bias.shape)}; pass a row a sample in both")
+    main, bias = both_models(p_main, p_bias)
     classes = main.shape[1]
     h = fuse(fusion)
     u = np.full_like(main, 1 / classes)
@@ -128,6 +126,14 @@ def fuse(fusion: Fusion) -> Callable[[Float, Float], Float]:
     if fusion not in known:
         raise InputError(f"fusion = {fusion!r} is not one of {', '.join(FUSIONS)}")
     return known[fusion]
+
+
+def both_models(p_main: npt.ArrayLike, p_bias: npt.ArrayLike) -> tuple[Float, Float]:
+    """Checked. Raises InputError where they are no probabilities, or not of the same samples and classes."""
+    main, bias = check_probabilities("p_main", p_main), check_probabilities("p_bias", p_bias)
+    if main.shape != bias.shape:
+        raise InputError(f"p_main is {list(main.shape)} and p_bias {list(bias.shape)}; pass a row a sample in both")
+    return main, bias
 
 
 def constant(what: str, value: npt.ArrayLike, classes: int) -> Float:

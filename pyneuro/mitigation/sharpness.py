@@ -16,9 +16,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import optimize, special
 
-from pyneuro.data.probabilities import check_probabilities
 from pyneuro.errors import InputError
-from pyneuro.mitigation.counterfactual import Float, Fusion, fuse
+from pyneuro.mitigation.counterfactual import Float, Fusion, both_models, fuse
 
 Rows = slice | npt.NDArray[np.int64]
 Loss = Callable[..., Float]
@@ -94,9 +93,7 @@ def fit_sharpness(
     InputError
         As ``counterfactual``, for unknown options, and for a grid of one c a class.
     """
-    main, bias = check_probabilities("p_main", p_main), check_probabilities("p_bias", p_bias)
-    if main.shape != bias.shape:
-        raise InputError(f"p_main is {list(main.shape)} and p_bias {list(bias.shape)}; pass a row a sample in both")
+    main, bias = both_models(p_main, p_bias)
     for name, chosen, known in (("of", of, OFS), ("objective", objective, OBJECTIVES), ("solver", solver, SOLVERS)):
         if chosen not in known:
             raise InputError(f"{name} = {chosen!r} is not one of {', '.join(known)}")

@@ -57,7 +57,7 @@ def save_figures(result: Result, folder: str | os.PathLike[str]) -> list[Path]:
     InputError
         matplotlib is missing, or the folder cannot be written.
     """
-    _require_matplotlib()
+    require_matplotlib()
     path = writable_folder(folder)
     drawings = {"nie_sorted.png": _sorted_curve, "nie_top.png": _top_rows}
     if result.kind == "neurons":
@@ -71,7 +71,8 @@ def save_figures(result: Result, folder: str | os.PathLike[str]) -> list[Path]:
     return [path / name for name in drawings]
 
 
-def _require_matplotlib() -> None:
+def require_matplotlib() -> None:
+    """Raises InputError where it is missing."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:

@@ -24,9 +24,7 @@ def plain(logits: Tensor, labels: Tensor, known: Mapping[str, Tensor]) -> Tensor
 
 def reweight(logits: Tensor, labels: Tensor, known: Mapping[str, Tensor]) -> Tensor:
     """Σ w CE / Σ w with w = 1 − p_bias(gold) (Clark et al. 2019)."""
-    weight = 1 - _gold(_known(known, "bias"), labels)
-    losses = F.cross_entropy(logits, labels, reduction="none")
-    return (weight * losses).sum() / weight.sum().clamp_min(torch.finfo(losses.dtype).tiny)
+    return weighted(logits, labels, {"weight": 1 - _gold(_known(known, "bias"), labels)})
 
 
 def weighted(logits: Tensor, labels: Tensor, known: Mapping[str, Tensor]) -> Tensor:

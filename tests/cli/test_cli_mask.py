@@ -103,6 +103,7 @@ def test_a_debiasing_loss_reads_what_it_wants_to_know(train: Call, tmp_path: Pat
         (("--limit", "-1"), "limit"),
         (("--batch-size", "0"), "batch_size = 0"),
         (("--tau", "2", "--rule", "topk"), "tau = 2.0"),
+        (("--fine-tune", "--sparsity", "0.1"), "--sparsity has no meaning with --fine-tune"),
     ],
 )
 def test_bad_options_are_named(train: Call, tmp_path: Path, words: tuple[str, ...], message: str) -> None:

@@ -264,7 +264,9 @@ def test_autocast_is_followed_as_by_a_linear_layer() -> None:
     assert model[0].weight.grad is not None and model[1].scores.grad is not None
 
 
-@pytest.mark.parametrize(("rule", "tau"), [("threshold", math.nan), ("topk", 1.2), ("topk", -0.5), ("sigmoid", "a")])
+@pytest.mark.parametrize(
+    ("rule", "tau"), [("threshold", math.nan), ("topk", 1.2), ("topk", -0.5), ("sigmoid", "a"), ("sigmoid", 1.0)]
+)
 def test_a_tau_that_decides_nothing_is_refused(rule: str, tau: object) -> None:
     with pytest.raises(InputError, match="tau = "):
         pn.MaskedLinear.from_linear(linear(), tau, rule=rule)
@@ -288,3 +290,9 @@ def test_masks_are_not_mixed(clf: Classifier) -> None:
         masking.apply(clf, "K")
     with pytest.raises(InputError, match="masked already"):
         masks.put_on(clf)
+
+
+@pytest.mark.parametrize(("rule", "tau"), [("threshold", 0.5), ("threshold", -3.0), ("sigmoid", 0.9)])
+def test_without_scores_nothing_is_masked_whatever_tau(clf: Classifier, rule: str, tau: float) -> None:
+    assert pn.MaskedLinear.from_linear(linear(), tau, rule=rule).sparsity == 0.0
+    assert all(layer.sparsity == 0.0 for layer in masking.apply(clf, rule=rule, tau=tau, sparsity=0).values())

@@ -3,20 +3,15 @@ through a plain straight-through chain, and as torch operations."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pyneuro import ops
 from pyneuro.ops import reference
+from tests.ops.conftest import ISAS
 
-native_module = importlib.import_module("pyneuro.ops.native")
-ISAS = list(ops.instruction_sets())
 pytestmark = pytest.mark.skipif(not ISAS, reason="the native module is not built")
 masked = torch.ops.pyneuro
 
@@ -30,14 +25,6 @@ SHAPES = [
     (5, 512, 3),
     (1100, 17, 9),
 ]
-
-
-@pytest.fixture(params=ISAS)
-def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setenv(native_module.ISA_VARIABLE, request.param)
-    native_module.native.cache_clear()
-    yield request.param
-    native_module.native.cache_clear()
 
 
 def case(rows: int, inner: int, out: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:

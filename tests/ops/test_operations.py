@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -13,9 +10,8 @@ from hypothesis import strategies as st
 from pyneuro import ops
 from pyneuro.ops import reference
 from tests.ops.cases import arguments, relative_error, to32
+from tests.ops.conftest import ISAS, native_module
 
-native_module = importlib.import_module("pyneuro.ops.native")  # the package exports a function of this name
-ISAS = list(ops.instruction_sets())
 pytestmark = pytest.mark.skipif(not ISAS, reason="the native module is not built")
 
 SHAPES = [
@@ -26,14 +22,6 @@ SHAPES = [
     (17, 29, 64, 2, 96),
     (40, 15, 96, 3, 130),
 ]
-
-
-@pytest.fixture(params=ISAS)
-def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setenv(native_module.ISA_VARIABLE, request.param)
-    native_module.native.cache_clear()
-    yield request.param
-    native_module.native.cache_clear()
 
 
 def call(name: str, args: tuple[torch.Tensor | None, ...]) -> torch.Tensor:
