@@ -1,19 +1,12 @@
 // The native module: raw addresses and sizes in, nothing out. Shapes are checked by the callers in pyneuro/ops; torch never enters here.
-#include <pybind11/pybind11.h>
+#include "bindings.h"
 
 #include <string>
 
-#include "pyneuro/kernels.h"
-
-namespace py = pybind11;
 using namespace pyneuro;
+using namespace pyneuro::bindings;
 
 namespace {
-
-using Address = uintptr_t;
-
-const float* floats(Address a) { return reinterpret_cast<const float*>(a); }
-float* floats_out(Address a) { return reinterpret_cast<float*>(a); }
 
 struct Weight {
   Address panels;
@@ -27,17 +20,6 @@ struct Frozen {
   bool bf16;
   operator FrozenWeight() const { return {reinterpret_cast<const void*>(weight), out, in, bf16}; }
 };
-struct Norm {
-  Address centred, rstd, gamma;
-  operator NormBase() const { return {floats(centred), floats(rstd), floats(gamma)}; }
-};
-struct Attention {
-  Address q, k, v, p;
-  int64_t tokens, hidden, heads;
-  float scale;
-  operator AttentionBase() const { return {floats(q), floats(k), floats(v), floats(p), tokens, hidden, heads, scale}; }
-};
-
 const Kernels& kernels(const std::string& isa) {
   const Kernels* k = find_kernels(isa.c_str());
   if (k == nullptr) throw py::value_error("no kernels for instruction set '" + isa + "' on this machine");
@@ -57,10 +39,7 @@ PYBIND11_MODULE(_native, m) {
 
   py::class_<Weight>(m, "Weight").def(py::init<Address, int64_t, int64_t, bool>(), py::arg("panels"), py::arg("out"), py::arg("in_"), py::arg("bf16"));
   py::class_<Frozen>(m, "Frozen").def(py::init<Address, int64_t, int64_t, bool>(), py::arg("weight"), py::arg("out"), py::arg("in_"), py::arg("bf16"));
-  py::class_<Norm>(m, "Norm").def(py::init<Address, Address, Address>(), py::arg("centred"), py::arg("rstd"), py::arg("gamma"));
-  py::class_<Attention>(m, "Attention")
-      .def(py::init<Address, Address, Address, Address, int64_t, int64_t, int64_t, float>(), py::arg("q"), py::arg("k"), py::arg("v"), py::arg("p"), py::arg("tokens"),
-           py::arg("hidden"), py::arg("heads"), py::arg("scale"));
+  define_base_run(m);
 
   m.def(
       "instruction_sets",

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from pyneuro import ops
+from pyneuro.engine.difference import Difference
 from pyneuro.errors import BackendError, InputError
 
-Precision = Literal["fp32", "bf16", "float64"]
+Precision = Literal["fp32", "fp16", "bf16", "float64"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-BACKENDS = ("cpu", "reference")
+BACKENDS = ("cuda", "cpu", "reference")
 BACKEND_VARIABLE = "PYNEURO_BACKEND"
 
 
@@ -25,46 +26,68 @@ class Backend:
 
     Attributes
     ----------
-    name : "cpu" or "reference"
-        Native kernels, or plain torch.
-    precision : "fp32", "bf16" or "float64"
-        Of the differences. With bf16, operands of the large products over all rows are rounded and sums stay fp32;
-        everything else, row 0 included, is fp32.
+    name : "cpu", "cuda" or "reference"
+        Native kernels, device kernels, or plain torch.
+    precision : "fp32", "fp16", "bf16" or "float64"
+        Of the differences. With fp16 they are stored in candidates' units (``Difference``) and products take fp16
+        operands; sums and everything nonlinear are fp32. With bf16, operands of the large products over all rows are
+        rounded and sums stay fp32; everything else, row 0 included, is fp32.
+    device : torch.device
+        Where the differences and the base run live.
     """
 
     name: str
     precision: Precision
+    device: torch.device = torch.device("cpu")
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the differences and of the cached base values."""
+        """Of the cached base values, and of differences that are not in units."""
         return torch.float64 if self.precision == "float64" else torch.float32
+
+    @property
+    def in_units(self) -> bool:
+        """Whether differences are stored in their candidates' units."""
+        return self.precision == "fp16"
 
     @property
     def tile_rows(self) -> int:
         """Candidates a kernel takes at once; chunks that are a multiple of it waste nothing."""
         return ops.native().tile_rows if self.name == "cpu" else 1
 
+    def exactly(self) -> Backend:
+        """The same backend with differences stored as they are, fp32 at least; it reads the same packed weights."""
+        return replace(self, precision="fp32") if self.in_units else self
+
     def operation(self, name: str) -> Callable[..., Tensor]:
         """One of ``pyneuro.ops.OPERATIONS``."""
-        source = torch.ops.pyneuro if self.name == "cpu" else ops.reference
+        source = ops.reference if self.name == "reference" else torch.ops.pyneuro
         found: Callable[..., Tensor] = getattr(source, name)
         return found
 
+    def keep(self, true: Tensor) -> Difference:
+        """True differences of row 0, [N, d], as this backend carries them."""
+        return Difference.in_fp16(true) if self.in_units else Difference(true)
+
     def pack(self, weight: Tensor) -> Tensor | None:
         """The weight laid out for this backend's large products. The reference reads only the dtype of it."""
-        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         if self.name == "cpu":
-            return ops.pack_weight(weight, dtype)
-        return torch.empty(0, dtype=dtype) if self.precision == "bf16" else None
+            return ops.pack_weight(weight, torch.bfloat16 if self.precision == "bf16" else torch.float32)
+        if self.precision == "bf16":
+            return torch.empty(0, dtype=torch.bfloat16)
+        return weight.half() if self.in_units else None
 
     def pack_exact(self, weight: Tensor) -> Tensor | None:
-        """As ``pack``, always fp32."""
-        return ops.pack_weight(weight) if self.name == "cpu" else None
+        """As ``pack``, for products of row 0 alone: fp32 where the large products are bf16."""
+        return ops.pack_weight(weight) if self.name == "cpu" else self.pack(weight) if self.in_units else None
+
+    def pack_transposed(self, weight: Tensor) -> Tensor | None:
+        """As ``pack_exact``, for products with the transposed weight."""
+        return self.pack_exact(weight.T if self.name == "cpu" else weight)
 
     def pack_heads(self, weight: Tensor, heads: int) -> Tensor | None:
-        """W_V [H e, d] head by head, fp32."""
-        return ops.pack_heads(weight, heads) if self.name == "cpu" else None
+        """As ``pack_exact``, for products with W_V [H e, d] head by head."""
+        return ops.pack_heads(weight, heads) if self.name == "cpu" else self.pack_exact(weight)
 
 
 def choose_backend(backend: str | None = None, precision: str = "fp32") -> Backend:
@@ -72,10 +95,11 @@ def choose_backend(backend: str | None = None, precision: str = "fp32") -> Backe
 
     Parameters
     ----------
-    backend : "cpu", "reference" or None
-        None reads the environment variable ``PYNEURO_BACKEND``; where that is not set, ``cpu`` is taken if it is
-        built and offers the precision, else ``reference``.
-    precision : "fp32", "bf16" or "float64"
+    backend : "cuda", "cuda:1", "cpu", "reference" or None
+        None reads the environment variable ``PYNEURO_BACKEND``; where that is not set, ``cuda`` is taken if it is
+        built, the machine has a device and the precision is fp32 or fp16; else ``cpu`` if it is built and offers the
+        precision; else ``reference``.
+    precision : "fp32", "fp16", "bf16" or "float64"
 
     Raises
     ------
@@ -86,15 +110,19 @@ def choose_backend(backend: str | None = None, precision: str = "fp32") -> Backe
     """
     if precision not in PRECISIONS:
         raise InputError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
-    name = backend or os.environ.get(BACKEND_VARIABLE) or ("cpu" if _cpu_offers(precision) else "reference")
+    asked = backend or os.environ.get(BACKEND_VARIABLE) or _best(precision)
+    name, _, number = asked.partition(":")
+    if name not in BACKENDS or (number and (name != "cuda" or not number.isdecimal())):
+        raise InputError(f"backend {asked!r} is not one of {', '.join(BACKENDS)}, or cuda:1 for another device")
     if name == "cuda":
-        raise BackendError("this build has no cuda backend; use backend='cpu' or backend='reference'")
-    if name not in BACKENDS:
-        raise InputError(f"backend {name!r} is not one of {', '.join(BACKENDS)}")
+        return Backend(name, precision, _cuda_device(precision, int(number or 0)))
     if name == "cpu":
         native = ops.native()  # raises with the way to build it
-        if precision == "float64":
-            raise BackendError("the cpu backend computes in fp32 and bf16; use backend='reference' for float64")
+        if precision in ("float64", "fp16"):
+            raise BackendError(
+                f"the cpu backend computes in fp32 and bf16; use backend='reference' for {precision}"
+                + (", or backend='cuda'" if precision == "fp16" else "")
+            )
         if precision == "bf16" and not native.bf16:
             raise BackendError(
                 f"bf16 differences need a CPU with avx512_bf16 (instruction set in use: {native.isa}); use "
@@ -103,5 +131,19 @@ def choose_backend(backend: str | None = None, precision: str = "fp32") -> Backe
     return Backend(name, precision)
 
 
-def _cpu_offers(precision: str) -> bool:
-    return ops.built() and precision != "float64" and (precision != "bf16" or ops.native().bf16)
+def _best(precision: str) -> str:
+    if precision in ("fp32", "fp16") and ops.cuda_built() and torch.cuda.is_available():
+        return "cuda"
+    offered = precision == "fp32" or (precision == "bf16" and ops.built() and ops.native().bf16)
+    return "cpu" if ops.built() and offered else "reference"
+
+
+def _cuda_device(precision: str, number: int) -> torch.device:
+    ops.cuda_module()  # raises with the way to build it
+    if precision not in ("fp32", "fp16"):
+        raise BackendError(f"the cuda backend computes in fp32 and fp16, not {precision}; use backend='reference' for it")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if number >= count:
+        found = f"torch sees {count} of them" if torch.version.cuda else "this torch is built without CUDA"
+        raise BackendError(f"there is no CUDA device {number} ({found}); use backend='cpu'")
+    return torch.device("cuda", number)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ class NormBase:
 class LayerBase:
     """One layer of a base run, in the working dtype; S tokens, d hidden, f intermediate, H heads.
 
-    ``sites`` holds, for (module, convention), the site's value in float64: [1, width] for row 0, or all rows.
+    ``sites`` holds, for (module, convention), the site's value in float64 on the CPU: [1, width] for row 0, or all rows.
     """
 
     q: Tensor  # [S, d]
@@ -67,7 +67,7 @@ class BaseRun:
     tokens: int
     layers: tuple[LayerBase, ...]
     pooled: Tensor  # float64 [d]  tanh output of the pooler
-    logits: Tensor  # float64 [C]
+    logits: Tensor  # float64 [C], on the CPU
 
 
 def run_base(
@@ -89,7 +89,8 @@ def run_base(
     all_rows : bool
         Keep site values of every token, not of token 0 alone (for patches elsewhere).
     weights : ModelWeights, optional
-        The classifier's, in float64 already: converting them takes as long as the run itself.
+        The classifier's, in float64 already: converting them takes as long as the run itself. The run is done, and its
+        values are kept, on the device where they are.
 
     Raises
     ------
@@ -98,32 +99,49 @@ def run_base(
     """
     weights = weights or clf.adapter.weights(clf.model)  # a layer at a time goes to float64
     heads = weights.shape.heads
-    x = clf.embed(encoding, torch.float64)
-    _require_finite(x, encoding.id, "the embeddings")
-    layers = []
+    x = clf.embed(encoding, torch.float64).to(weights.head.pooler_weight.device)
+    seen = [("the embeddings", x)]
+    layers, sites = [], []
     for number, w in enumerate(weights.layers):
         layer = w.to(torch.float64)
         trace = layer_forward(layer, x, heads)
-        for module in MODULES:
-            _require_finite(trace.site(module, "linear"), encoding.id, f"L{number}.{module}")
-        _require_finite(trace.x2, encoding.id, f"layer {number}'s output")
-        layers.append(_keep(layer, x, trace, dtype, all_rows))
+        seen += [(f"L{number}.{module}", trace.site(module, "linear")) for module in MODULES]
+        seen.append((f"layer {number}'s output", trace.x2))
+        sites.append(_sites(trace, all_rows))
+        layers.append(_keep(layer, x, trace, dtype))
         x = trace.x2
     head = weights.head.to(torch.float64)
     pooled = torch.tanh(torch.nn.functional.linear(x[0], head.pooler_weight, head.pooler_bias))
     logits = head_forward(head, x[0])
-    _require_finite(pooled, encoding.id, "the pooler")
-    _require_finite(logits, encoding.id, "the classifier's logits")
-    return BaseRun(encoding.id, x.shape[0], tuple(layers), pooled, logits)
+    _require_finite([*seen, ("the pooler", pooled), ("the classifier's logits", logits)], encoding.id)
+    kept = (replace(layer, sites=on_cpu) for layer, on_cpu in zip(layers, _to_cpu(sites), strict=True))
+    return BaseRun(encoding.id, x.shape[0], tuple(kept), pooled, logits.cpu())
 
 
-def _keep(w: LayerWeights, x: Tensor, trace: LayerTrace, dtype: torch.dtype, all_rows: bool) -> LayerBase:
+_Sites = dict[tuple[str, str], Tensor]
+
+
+def _sites(trace: LayerTrace, all_rows: bool) -> _Sites:
+    kept = slice(None) if all_rows else slice(1)
+    return {(m, c): trace.site(m, c)[kept].clone() for m in MODULES for c in ("linear", "hook")}
+
+
+def _to_cpu(layers: list[_Sites]) -> list[_Sites]:
+    """All of them in one move."""
+    values = [value for sites in layers for value in sites.values()]
+    if all(value.device.type == "cpu" for value in values):
+        return layers
+    flat = torch.cat([value.flatten() for value in values]).cpu().split([value.numel() for value in values])
+    moved = iter(part.view_as(value) for part, value in zip(flat, values, strict=True))
+    return [{name: next(moved) for name in sites} for sites in layers]
+
+
+def _keep(w: LayerWeights, x: Tensor, trace: LayerTrace, dtype: torch.dtype) -> LayerBase:
     heads = trace.p.shape[0]
     v = trace.v.unflatten(-1, (heads, -1))  # [S, H, e]
     wao = w.wao.unflatten(-1, (heads, -1))  # [d, H, e]
     context = torch.einsum("hts,she->the", trace.p, v)
     without_first = context - trace.p[:, :, 0].T.unsqueeze(-1) * v[0]
-    kept = slice(None) if all_rows else slice(1)
 
     def norm(u: Tensor, gamma: Tensor) -> NormBase:
         centred = u - u.mean(-1, keepdim=True)
@@ -141,12 +159,17 @@ def _keep(w: LayerWeights, x: Tensor, trace: LayerTrace, dtype: torch.dtype, all
         pre_gelu=trace.i.to(dtype),
         series=gelu_series(trace.i).to(dtype),
         norm2=norm(trace.o + trace.x1, w.ln2_weight),
-        sites={(m, c): trace.site(m, c)[kept].clone() for m in MODULES for c in ("linear", "hook")},
+        sites={},
     )
 
 
-def _require_finite(value: Tensor, sample: str, where: str) -> None:
-    if not bool(torch.isfinite(value).all()):
-        raise InputError(
-            f"sample {sample!r}: activations of {where} are NaN or infinite; check the model's weights and the sample"
-        )
+def _require_finite(seen: Sequence[tuple[str, Tensor]], sample: str) -> None:
+    """`seen` in the order of the forward, with names; the first that is not finite is named. One question for all: a
+    device answers only when it is done."""
+    finite = torch.stack([torch.isfinite(value).all() for _, value in seen]).tolist()
+    for (where, _), good in zip(seen, finite, strict=True):
+        if not good:
+            raise InputError(
+                f"sample {sample!r}: activations of {where} are NaN or infinite; check the model's weights and the "
+                "sample"
+            )

@@ -11,7 +11,8 @@ I_n         one column of W_O, through the GELU difference (linear) or as it is 
 O_n         one coordinate before the LayerNorm (linear) or of the output itself (hook)     0
 ==========  ==============================================================================  ============
 
-N candidates of one (layer, module) at once: index int64 [N], change [N] = patched value − base value.
+N candidates of one (layer, module) at once: index int64 [N], change float64 [N] = patched value − base value, both on
+the CPU.
 """
 
 from __future__ import annotations
@@ -24,64 +25,69 @@ from torch import Tensor
 from pyneuro.engine import propagate
 from pyneuro.engine.backend import Backend
 from pyneuro.engine.base_run import LayerBase
+from pyneuro.engine.difference import Difference, units
 from pyneuro.engine.prepared import PreparedLayer
-from pyneuro.ops.reference import delta_gelu, delta_softmax, gelu_series, patched_key_weights
+from pyneuro.ops.reference import delta_gelu, gelu_series, patched_key_weights
 
 
 def enter_row0(
     backend: Backend, w: PreparedLayer, base: LayerBase, module: str, convention: str, index: Tensor, change: Tensor
-) -> Tensor:
+) -> Difference:
     """Q, AO, I and O, and in the last layer K and V too: change of row 0 of the layer's output, [N, d]."""
+    if module == "I" and convention == "linear":
+        # In float64: N numbers, and all of the effect hangs on them.
+        a = base.sites["I", "linear"][0, index][None]
+        change = delta_gelu(a, change[None, None], gelu_series(a))[0, 0]
+    index, change = index.to(backend.device), change.to(backend.device, backend.dtype)
     if module == "Q":
-        context = _query_context(base, index, change)
-        none = torch.zeros_like(context)
-        dx1 = propagate.attention_output_row0(backend, w, base, context, none)
+        context = backend.keep(backend.operation("delta_entry_query")(index, change, *base.attention))
+        dx1 = propagate.attention_output_row0(backend, w, base, context, context.to(torch.zeros_like(context.stored)))
         return propagate.feed_forward_row0(backend, w, base, dx1)
+    enter = backend.operation("delta_entry")
     if module in ("K", "V"):
-        du = _key_rows(base, index, change, 1) if module == "K" else _value_rows(w, base, index, change, 1)
-        return propagate.feed_forward_row0(backend, w, base, propagate.norm1_row0(backend, base, du[0]))
+        rank_two = _key(base, index, change, 1) if module == "K" else _value(w, base, index, change, 1)
+        dx1 = backend.keep(enter(*rank_two, *base.norm1.first)[0])
+        return propagate.feed_forward_row0(backend, w, base, dx1)
     if module == "I":
-        if convention == "linear":
-            # In float64: N numbers, and all of the effect hangs on them.
-            a = base.sites["I", "linear"][0, index][None]
-            change = delta_gelu(a, change.double()[None, None], gelu_series(a))[0, 0].to(change.dtype)
-        return propagate.norm2_row0(backend, base, change[:, None] * w.weights.wo[:, index].T)
+        column = (change[None], w.wo_columns[None], index, None, None, None)
+        return backend.keep(enter(*column, *base.norm2.first)[0])
     coordinate = change.new_zeros(len(index), w.weights.wo.shape[0])
     coordinate.scatter_(1, index[:, None], change[:, None])
+    moved = backend.keep(coordinate)
     if module == "O":
-        return propagate.norm2_row0(backend, base, coordinate) if convention == "linear" else coordinate
-    dx1 = propagate.norm1_row0(backend, base, coordinate) if convention == "linear" else coordinate
+        return propagate.norm2_row0(backend, base, moved) if convention == "linear" else moved
+    dx1 = propagate.norm1_row0(backend, base, moved) if convention == "linear" else moved
     return propagate.feed_forward_row0(backend, w, base, dx1)
 
 
 def enter_all(
     backend: Backend, w: PreparedLayer, base: LayerBase, module: str, index: Tensor, change: Tensor
-) -> Tensor:
+) -> Difference:
     """K and V: change of every row of the layer's output, [S, N, d]."""
+    index, change = index.to(backend.device), change.to(backend.device, backend.dtype)
     tokens = base.q.shape[0]
-    du = _key_rows(base, index, change, tokens) if module == "K" else _value_rows(w, base, index, change, tokens)
-    dx1 = backend.operation("delta_layernorm")(du, *base.norm1.rows)
+    if module == "K":
+        first, a, pick_a, second, b, pick_b = _key(base, index, change, tokens)
+    else:
+        first, a, pick_a, second, b, pick_b = _value(w, base, index, change, tokens)
+    unit = None
+    if backend.in_units:
+        size = (first.abs() * a.abs().amax(-1)[:, pick_a]).amax(0)
+        if second is not None and b is not None and pick_b is not None:
+            size = size + second.abs().amax(0) * b.abs().amax(-1)[pick_b]
+        unit = units(size)
+        first, second = first / unit, None if second is None else second / unit
+    enter = backend.operation("delta_entry")
+    dx1 = Difference(enter(first, a, pick_a, second, b, pick_b, *base.norm1.rows, unit), unit)
     return propagate.feed_forward(backend, w, base, dx1)
 
 
-def _query_context(base: LayerBase, index: Tensor, change: Tensor) -> Tensor:
-    """Context difference of row 0 [N, d]; zero outside the neuron's head."""
-    tokens, hidden = base.q.shape
-    heads = base.p.shape[0]
-    width = hidden // heads
-    head = index // width
-    ds = change[:, None] / math.sqrt(width) * base.k[:, index].T  # [N, S]
-    dp = delta_softmax(base.p[head, 0], ds)
-    values = base.v.view(tokens, heads, width)
-    out = change.new_zeros(len(index), heads, width)
-    for h in range(heads):  # heads are few, and a product each beats gathering [N, S, e] values
-        mine = head == h
-        out[mine, h] = dp[mine] @ values[:, h]
-    return out.view(len(index), hidden)
+# Changes before the first LayerNorm as delta_entry takes them: first [rows, N], A, pick_a, second, B, pick_b.
+_RankTwo = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]
 
 
-def _key_rows(base: LayerBase, index: Tensor, change: Tensor, rows: int) -> Tensor:
-    """Change before the first LayerNorm, K: [rows, N, d]. Weights: pyneuro/delta.h, patched_key_weights."""
+def _key(base: LayerBase, index: Tensor, change: Tensor, rows: int) -> _RankTwo:
+    """Weights: pyneuro/delta.h, patched_key_weights."""
     heads = base.p.shape[0]
     width = base.q.shape[1] // heads
     head = index // width
@@ -89,13 +95,11 @@ def _key_rows(base: LayerBase, index: Tensor, change: Tensor, rows: int) -> Tens
     p = base.p[:, :rows, 0].T[:, head]
     rest = base.p[:, :rows, 1:].sum(-1).T[:, head]
     along_context, along_base, _ = patched_key_weights(p, rest, ds)
-    du = base.context_rows[:rows, head] * along_context.unsqueeze(-1)
-    return du.addcmul_(along_base.unsqueeze(-1), base.value_row[head])
+    return along_context, base.context_rows[:rows], head, along_base, base.value_row, head
 
 
-def _value_rows(w: PreparedLayer, base: LayerBase, index: Tensor, change: Tensor, rows: int) -> Tensor:
-    """Change before the first LayerNorm, V: [rows, N, d]."""
+def _value(w: PreparedLayer, base: LayerBase, index: Tensor, change: Tensor, rows: int) -> _RankTwo:
     heads = base.p.shape[0]
     head = index // (base.q.shape[1] // heads)
     p = base.p[:, :rows, 0].T[:, head]  # [rows, N]
-    return (p * change).unsqueeze(-1) * w.weights.wao[:, index].T
+    return p * change, w.wao_columns[None], index, None, None, None

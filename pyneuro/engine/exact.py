@@ -8,7 +8,7 @@ joining on the way. Padding does not exist: samples come one at a time, at their
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from pyneuro.engine import entry, propagate
 from pyneuro.engine.backend import Backend
 from pyneuro.engine.base_run import BaseRun, run_base
+from pyneuro.engine.difference import Difference
 from pyneuro.engine.intervention import Intervention, replaced_by_itself
 from pyneuro.engine.plan import Memory
 from pyneuro.engine.prepared import Prepared, prepare
@@ -53,14 +54,14 @@ class Moved:
     """Changes of a layer's output by candidates: which ones, and dx [S, N, d], or [N, d] of row 0 alone."""
 
     ids: Tensor  # int64 [N]
-    dx: Tensor
+    dx: Difference
 
     @classmethod
     def join(cls, parts: Sequence[Moved]) -> Moved | None:
         """Of all these candidates; None where there are none."""
         if len(parts) < 2:
             return parts[0] if parts else None
-        return cls(torch.cat([part.ids for part in parts]), torch.cat([part.dx for part in parts], dim=-2))
+        return cls(torch.cat([part.ids for part in parts]), Difference.cat([part.dx for part in parts]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +72,14 @@ class ExactEngine:
     backend: Backend
     prepared: Prepared
     memory: Memory
+    base_weights: ModelWeights | None = None  # in float64 on the backend's device, where that is not the CPU
 
     @classmethod
     def create(cls, clf: Classifier, backend: Backend, memory: Memory | None = None) -> ExactEngine:
         """Pack the classifier's weights for the backend."""
-        return cls(clf, backend, prepare(clf.adapter.weights(clf.model), backend), memory or Memory())
+        weights = clf.adapter.weights(clf.model)
+        kept = None if backend.device.type == "cpu" else weights.to(torch.float64, backend.device)
+        return cls(clf, backend, prepare(weights, backend), memory or Memory(), kept)
 
     @property
     def shape(self) -> ModelShape:
@@ -83,6 +87,7 @@ class ExactEngine:
 
     def begin(self, encoding: Encoding, *, all_rows: bool = False, weights: ModelWeights | None = None) -> BaseRun:
         """The base run of one sample, for ``delta_logits``; `weights` as ``run_base`` takes them."""
+        weights = weights or self.base_weights
         return run_base(self.clf, encoding, self.backend.dtype, all_rows=all_rows, weights=weights)
 
     def delta_logits(
@@ -147,8 +152,13 @@ class ExactEngine:
         """Change of the logits, float64 [N, C], for candidates of any layers and modules. Raises InputError as
         ``delta_logits``."""
         out = torch.zeros(len(candidates), len(base.logits), dtype=torch.float64)
-        for ids in self.chunks(base, candidates):
-            out[ids] = self._logits(base, candidates[ids], convention)
+        # Fetched when all are on their way: a device works on the next chunk while this one is set up.
+        for ids, logits in [(ids, self._logits(base, candidates[ids], convention)) for ids in self.chunks(base, candidates)]:
+            out[ids] = logits.cpu()
+        if self.backend.in_units and bool((lost := ~torch.isfinite(out).all(-1)).any()):
+            # Grown beyond what fp16 holds: again as they are.
+            wide = replace(self, backend=self.backend.exactly())
+            out[lost] = wide.patched(base, candidates[lost], convention)
         bad = ~torch.isfinite(out).all(-1)
         if bool(bad.any()):
             first = int(torch.nonzero(bad)[0])
@@ -202,7 +212,8 @@ class ExactEngine:
             parts.append(entered)
         moved = Moved.join(parts)
         assert moved is not None
-        return propagate.delta_logits(self.prepared.head, base, moved.dx)[moved.ids.argsort()]
+        found = propagate.delta_logits(self.backend, self.prepared.head, base, moved.dx)
+        return found[moved.ids.argsort().to(found.device)]
 
     def _enter_row0(
         self, base: BaseRun, candidates: Candidates, layer: int, modules: Sequence[str], convention: str
@@ -218,11 +229,11 @@ class ExactEngine:
     def _entering(
         self, candidates: Candidates, layer: int, modules: Sequence[str]
     ) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
-        """Candidates of a layer by module: (module, ids, index, change in the working dtype), none of them empty."""
+        """Candidates of a layer by module: (module, ids, index, change), none of them empty."""
         for module in modules:
             ids = torch.nonzero(candidates.site == self.groups.index((layer, module))).flatten()
             if len(ids):
-                yield module, ids, candidates.index[ids], candidates.change[ids].to(self.backend.dtype)
+                yield module, ids, candidates.index[ids], candidates.change[ids]
 
     @cached_property
     def groups(self) -> list[tuple[int, str]]:

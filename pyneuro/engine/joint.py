@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from pyneuro.engine import propagate
+from pyneuro.engine.backend import Backend
 from pyneuro.engine.base_run import BaseRun, LayerBase
+from pyneuro.engine.difference import Difference
 from pyneuro.engine.exact import ExactEngine
 from pyneuro.engine.intervention import Intervention, replaced_by_itself
 from pyneuro.engine.prepared import PreparedLayer
@@ -56,11 +58,13 @@ class _Patcher:
         values = self.base.sites[module, self.convention]
         a = values[self.tokens][:, patch.index]  # [P, M]
         z = None if patch.z is None else patch.z[None].expand_as(a)
-        change = self.intervention.change(a, z, delta[tokens, candidate, column].double())
+        on = delta.device
+        moved = delta[tokens.to(on), candidate.to(on), column.to(on)].double().cpu()
+        change = self.intervention.change(a, z, moved)
         if self.intervention.kind == "replace" and z is not None:
             scale = float(values[self.tokens].square().mean().sqrt())
             change = change.masked_fill(replaced_by_itself(a, z, scale), 0.0)
-        delta[tokens, candidate, column] = change.to(delta.dtype)
+        delta[tokens.to(on), candidate.to(on), column.to(on)] = change.to(on, delta.dtype)
 
 
 @torch.no_grad()
@@ -100,13 +104,13 @@ def joint_delta_logits(
             f"sample {base.id!r} has tokens 0..{base.tokens - 1}, positions {list(tokens)} cannot be patched; choose "
             "positions that every sample has"
         )
-    shape, backend = engine.shape, engine.backend
+    shape, backend = engine.shape, engine.backend.exactly()
     first = min(layer for layer, _ in patches)
-    dx = torch.zeros(base.tokens, candidates, shape.hidden, dtype=backend.dtype)
+    dx = torch.zeros(base.tokens, candidates, shape.hidden, dtype=backend.dtype, device=backend.device)
     for layer in range(first, shape.layers):
         patcher = _Patcher(patches, layer, base.layers[layer], positions, convention, intervention or Intervention())
-        dx = _layer(engine, engine.prepared.layers[layer], base.layers[layer], patcher, dx)
-    out = propagate.delta_logits(engine.prepared.head, base, dx[0])
+        dx = _layer(backend, engine.prepared.layers[layer], base.layers[layer], patcher, dx)
+    out = propagate.delta_logits(backend, engine.prepared.head, base, Difference(dx[0])).cpu()
     if not bool(torch.isfinite(out).all()):
         raise InputError(
             f"a set patched in sample {base.id!r} gives a NaN or infinite output; check the replacement values"
@@ -114,13 +118,13 @@ def joint_delta_logits(
     return out
 
 
-def _layer(engine: ExactEngine, w: PreparedLayer, base: LayerBase, patcher: _Patcher, dx: Tensor) -> Tensor:
-    linear, layernorm = (engine.backend.operation(name) for name in ("delta_linear", "delta_layernorm"))
-    d = engine.shape.hidden
+def _layer(backend: Backend, w: PreparedLayer, base: LayerBase, patcher: _Patcher, dx: Tensor) -> Tensor:
+    linear, layernorm = (backend.operation(name) for name in ("delta_linear", "delta_layernorm"))
+    d = dx.shape[-1]
     dqkv = linear(dx, w.wqkv, w.packed_wqkv)
     for number, module in enumerate(("Q", "K", "V")):
         patcher.apply(module, patcher.convention, dqkv, number * d)
-    dao = linear(engine.backend.operation("delta_attention")(dqkv, *base.attention), w.weights.wao, w.packed_wao)
+    dao = linear(backend.operation("delta_attention")(dqkv, *base.attention), w.weights.wao, w.packed_wao)
     patcher.apply("AO", "linear", dao)
     dx1 = layernorm(dao + dx, *base.norm1.rows)
     patcher.apply("AO", "hook", dx1)

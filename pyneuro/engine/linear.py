@@ -52,7 +52,7 @@ class LinearEngine:
     @classmethod
     def create(cls, exact: ExactEngine) -> LinearEngine:
         """Beside an exact engine, whose weights and base runs it shares. Keeps a float64 copy of the weights."""
-        weights = exact.clf.weights(torch.float64)
+        weights = exact.base_weights or exact.clf.weights(torch.float64)
         squares = tuple(layer.wo.var(0, unbiased=False) * layer.wo.shape[0] for layer in weights.layers)
         return cls(exact, weights, squares)
 
@@ -83,8 +83,9 @@ class LinearEngine:
         if depth != "inside":
             return self._carried(run, candidates, convention, layer + depth)
         parts = (self.exact.prepared.layers[layer], run.base.layers[layer], run.adjoints[layer])
-        found = self._enter(layer, module, convention, *parts, candidates.index, candidates.change)
-        return torch.nn.functional.pad(found, (1, 0))
+        on = self.exact.backend.device
+        found = self._enter(layer, module, convention, *parts, candidates.index.to(on), candidates.change.to(on))
+        return torch.nn.functional.pad(found, (1, 0)).cpu()
 
     @torch.no_grad()
     def left_out(self, run: LinearRun, candidates: Candidates, convention: str = "linear") -> Tensor:
@@ -95,7 +96,7 @@ class LinearEngine:
         """
         layer, module = self.exact.groups[int(candidates.site[0])]
         base, adjoint = run.base.layers[layer], run.adjoints[layer]
-        index, change = candidates.index, candidates.change
+        index, change = (x.to(self.exact.backend.device) for x in (candidates.index, candidates.change))
         width = adjoint.context.shape[-1]
         strength = adjoint.context.square().sum((0, 3)).sqrt().T  # [H, S]
         head = index // width
@@ -115,7 +116,7 @@ class LinearEngine:
                 size = (adjoint.output.norm() * base.norm2.rstd[0] ** 2).expand(len(index))
                 if module == "I" and convention == "linear":
                     change = _activated(base, index, change)
-        return size.double() * change.square()
+        return (size.double() * change.square()).cpu()
 
     def _carried(self, run: LinearRun, candidates: Candidates, convention: str, stop: int) -> Tensor:
         if stop >= self.exact.shape.layers - 1:
@@ -125,9 +126,10 @@ class LinearEngine:
         for ids in self.exact.chunks(run.base, candidates):
             for moved in self.exact.carry(run.base, candidates[ids], convention, stop):
                 if moved is not None:
-                    dx = moved.dx if moved.dx.dim() == 3 else moved.dx[None]
+                    true = moved.dx.true()
+                    dx = true if true.dim() == 3 else true[None]
                     delta = torch.einsum("snd,gsd->ng", dx, output[:, : len(dx)])
-                    found[ids[moved.ids], 1:] = delta.double()
+                    found[ids[moved.ids], 1:] = delta.double().cpu()
         return found
 
     def _enter(
@@ -165,7 +167,7 @@ class LinearEngine:
 
 def _activated(base: LayerBase, index: Tensor, change: Tensor) -> Tensor:
     """Change after GELU of a change of I before it: [N]."""
-    a = base.sites["I", "linear"][0, index][None]
+    a = base.sites["I", "linear"].to(index.device)[0, index][None]
     return delta_gelu(a, change[None, None], gelu_series(a))[0, 0]
 
 

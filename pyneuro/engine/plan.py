@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from numbers import Real
 
+import torch
+
 from pyneuro.engine.backend import Backend
 from pyneuro.errors import InputError
 from pyneuro.sites import ModelShape
@@ -14,6 +16,11 @@ MIB = 1 << 20
 # Without a budget, the largest array of a chunk, [S, N, 3d], stays near the size of a last-level cache.
 CHUNK_BYTES = 12 * MIB
 MOST_CANDIDATES = 1024
+# On a device a chunk fills every multiprocessor with whole tiles of the products many times over.
+DEVICE_CHUNK_ROWS = 1 << 17
+DEVICE_MOST_CANDIDATES = 1 << 14
+# Of the memory that is free, what a sweep may take; the matrix library's workspaces come out of the rest.
+DEVICE_SHARE = 0.8
 
 
 @dataclass(frozen=True)
@@ -50,16 +57,22 @@ class Memory:
             If not even one candidate fits.
         """
         tile = backend.tile_rows
-        wanted = min(CHUNK_BYTES // (rows * 3 * shape.hidden * backend.dtype.itemsize), MOST_CANDIDATES)
+        if backend.name == "cuda":
+            wanted = min(DEVICE_CHUNK_ROWS // rows, DEVICE_MOST_CANDIDATES)
+        else:
+            wanted = min(CHUNK_BYTES // (rows * 3 * shape.hidden * backend.dtype.itemsize), MOST_CANDIDATES)
         wanted = max(wanted // tile * tile, 2 * tile)
-        if self.budget is None:
-            return wanted
-        left = self.budget - base_run_bytes(shape, tokens, backend)
+        budget = self.budget
+        if budget is None:
+            if backend.device.type != "cuda":
+                return wanted
+            budget = int(DEVICE_SHARE * free_device_bytes(backend.device))
+        left = budget - base_run_bytes(shape, tokens, backend)
         fits = int(left // candidate_bytes(shape, rows, backend))
         if fits < 1:
             needed = base_run_bytes(shape, tokens, backend) + candidate_bytes(shape, rows, backend)
             raise InputError(
-                f"memory budget of {self.budget / MIB:.4g} MiB is too small for a sample of {tokens} tokens; "
+                f"memory budget of {budget / MIB:.4g} MiB is too small for a sample of {tokens} tokens; "
                 f"it takes at least {math.ceil(1000 * needed / MIB) / 1000} MiB"
             )
         fits = min(fits, wanted)
@@ -78,8 +91,21 @@ def candidate_bytes(shape: ModelShape, rows: int, backend: Backend) -> int:
     """Bytes one candidate adds: its input, q k v, context and output differences at every row; with the reference, the
     intermediate and the scores too."""
     d, f, h = shape.hidden, shape.intermediate, shape.heads
-    per_row = 7 * d if backend.name == "cpu" else 8 * d + 6 * f + 4 * h * rows + 3 * h * d
-    return (rows * per_row + 3 * h * d) * backend.dtype.itemsize
+    itemsize = 2 if backend.in_units and backend.name == "cuda" else backend.dtype.itemsize
+    match backend.name:
+        case "cpu":
+            per_row = 7 * d
+        case "cuda":
+            per_row = 7 * d + f
+        case _:
+            per_row = 8 * d + 6 * f + 4 * h * rows + 3 * h * d
+    return (rows * per_row + 3 * h * d) * itemsize
+
+
+def free_device_bytes(device: torch.device) -> int:
+    """Memory a sweep can have: what the device has free and what torch keeps unused of it."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
 
 
 def layer_flops(shape: ModelShape, tokens: int) -> float:

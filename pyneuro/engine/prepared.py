@@ -18,6 +18,8 @@ class PreparedLayer:
 
     weights: LayerWeights
     wqkv: Tensor  # [3d, d]
+    wao_columns: Tensor  # W_AOᵀ [d, d]
+    wo_columns: Tensor  # W_Oᵀ [f, d]
     packed_wqkv: Tensor | None
     row0_wqkv: Tensor | None
     row0_wao: Tensor | None
@@ -41,7 +43,7 @@ class Prepared:
 
 def prepare(weights: ModelWeights, backend: Backend) -> Prepared:
     """Pack a model for a backend. Unpacked weights stay views of the model's own where the dtype allows."""
-    working = weights.to(backend.dtype)
+    working = weights.to(backend.dtype, backend.device)
     last = weights.shape.layers - 1
     heads = weights.shape.heads
     layers = []
@@ -58,6 +60,8 @@ def prepare(weights: ModelWeights, backend: Backend) -> Prepared:
             PreparedLayer(
                 weights=w,
                 wqkv=wqkv,
+                wao_columns=w.wao.T.contiguous(),
+                wo_columns=w.wo.T.contiguous(),
                 packed_wqkv=packed["wqkv"],
                 packed_wao=packed["wao"],
                 packed_wi=packed["wi"],
@@ -67,7 +71,7 @@ def prepare(weights: ModelWeights, backend: Backend) -> Prepared:
                 row0_wi=exact["wi"],
                 row0_wo=exact["wo"],
                 row0_wq=backend.pack_exact(w.wq) if at_end else None,
-                packed_wk_transposed=backend.pack_exact(w.wk.T) if at_end else None,
+                packed_wk_transposed=backend.pack_transposed(w.wk) if at_end else None,
                 packed_wv_heads=backend.pack_heads(w.wv, heads) if at_end else None,
             )
         )

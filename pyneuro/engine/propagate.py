@@ -1,4 +1,4 @@
-"""From one layer to the next as differences. Each function is one case of docs/method.md; shapes [S, N, d] or, for
+"""From one layer to the next as differences. Each function is one case of docs/method.md; differences [S, N, d] or, for
 row 0, [N, d]."""
 
 from __future__ import annotations
@@ -8,15 +8,16 @@ from torch import Tensor
 
 from pyneuro.engine.backend import Backend
 from pyneuro.engine.base_run import BaseRun, LayerBase
+from pyneuro.engine.difference import Difference
 from pyneuro.engine.prepared import PreparedLayer
 from pyneuro.models.weights import HeadWeights
 
 
-def feed_forward(backend: Backend, w: PreparedLayer, base: LayerBase, dx: Tensor) -> Tensor:
-    """After the attention block to the layer's output, every row: [S, N, d] -> [S, N, d]. Row 0 in fp32: see
-    PreparedLayer."""
+def feed_forward(backend: Backend, w: PreparedLayer, base: LayerBase, dx: Difference) -> Difference:
+    """After the attention block to the layer's output, every row: [S, N, d] -> [S, N, d]. Row 0 in fp32 where the rest
+    is bf16: see PreparedLayer."""
     out = backend.operation("delta_feed_forward")(
-        dx,
+        dx.stored,
         w.weights.wi,
         w.packed_wi,
         w.weights.wo,
@@ -24,16 +25,17 @@ def feed_forward(backend: Backend, w: PreparedLayer, base: LayerBase, dx: Tensor
         base.pre_gelu,
         base.series,
         *base.norm2.rows,
+        dx.unit,
     )
     if backend.precision == "bf16":
-        out[0] = feed_forward_row0(backend, w, base, dx[0])
-    return out
+        out[0] = feed_forward_row0(backend, w, base, dx.row0).stored
+    return dx.to(out)
 
 
-def feed_forward_row0(backend: Backend, w: PreparedLayer, base: LayerBase, dx: Tensor) -> Tensor:
+def feed_forward_row0(backend: Backend, w: PreparedLayer, base: LayerBase, dx: Difference) -> Difference:
     """The same for row 0 alone: [N, d] -> [N, d]."""
     out = backend.operation("delta_feed_forward")(
-        dx.unsqueeze(0),
+        dx.stored.unsqueeze(0),
         w.weights.wi,
         w.row0_wi,
         w.weights.wo,
@@ -41,77 +43,95 @@ def feed_forward_row0(backend: Backend, w: PreparedLayer, base: LayerBase, dx: T
         base.pre_gelu[:1],
         base.series[:1],
         *base.norm2.first,
+        dx.unit,
     )
-    return out[0]
+    return dx.to(out[0])
 
 
-def norm1_row0(backend: Backend, base: LayerBase, du: Tensor) -> Tensor:
+def norm1_row0(backend: Backend, base: LayerBase, du: Difference) -> Difference:
     """LayerNorm after the attention, row 0: [N, d] -> [N, d]."""
-    return backend.operation("delta_layernorm")(du.unsqueeze(0), *base.norm1.first)[0]
+    return du.to(backend.operation("delta_layernorm")(du.stored.unsqueeze(0), *base.norm1.first, du.unit)[0])
 
 
-def norm2_row0(backend: Backend, base: LayerBase, du: Tensor) -> Tensor:
+def norm2_row0(backend: Backend, base: LayerBase, du: Difference) -> Difference:
     """LayerNorm after the feed-forward, row 0: [N, d] -> [N, d]."""
-    return backend.operation("delta_layernorm")(du.unsqueeze(0), *base.norm2.first)[0]
+    return du.to(backend.operation("delta_layernorm")(du.stored.unsqueeze(0), *base.norm2.first, du.unit)[0])
 
 
 def attention_output_row0(
-    backend: Backend, w: PreparedLayer, base: LayerBase, dctx: Tensor, residual: Tensor
-) -> Tensor:
+    backend: Backend, w: PreparedLayer, base: LayerBase, dctx: Difference, residual: Difference
+) -> Difference:
     """Context of row 0 through W_AO, residual and LayerNorm: [N, d] -> [N, d]."""
-    return backend.operation("delta_linear_norm")(
-        dctx.unsqueeze(0), residual.unsqueeze(0), w.weights.wao, w.row0_wao, *base.norm1.first
-    )[0]
+    return dctx.to(
+        backend.operation("delta_linear_norm")(
+            dctx.stored.unsqueeze(0),
+            residual.stored.unsqueeze(0),
+            w.weights.wao,
+            w.row0_wao,
+            *base.norm1.first,
+            dctx.unit,
+        )[0]
+    )
 
 
-def layer_from_all(backend: Backend, w: PreparedLayer, base: LayerBase, dx: Tensor) -> Tensor:
+def layer_from_all(backend: Backend, w: PreparedLayer, base: LayerBase, dx: Difference) -> Difference:
     """A layer whose whole input changed: [S, N, d] -> [S, N, d]."""
-    dqkv = backend.operation("delta_linear")(dx, w.wqkv, w.packed_wqkv)
-    dctx = backend.operation("delta_attention")(dqkv, *base.attention)
+    dqkv = backend.operation("delta_linear")(dx.stored, w.wqkv, w.packed_wqkv)
+    dctx = backend.operation("delta_attention")(dqkv, *base.attention, dx.unit)
     del dqkv
-    dx1 = backend.operation("delta_linear_norm")(dctx, dx, w.weights.wao, w.packed_wao, *base.norm1.rows)
-    return feed_forward(backend, w, base, dx1)
+    dx1 = backend.operation("delta_linear_norm")(
+        dctx, dx.stored, w.weights.wao, w.packed_wao, *base.norm1.rows, dx.unit
+    )
+    return feed_forward(backend, w, base, dx.to(dx1))
 
 
-def layer_from_row0(backend: Backend, w: PreparedLayer, base: LayerBase, dx: Tensor) -> Tensor:
+def layer_from_row0(backend: Backend, w: PreparedLayer, base: LayerBase, dx: Difference) -> Difference:
     """A layer whose input changed in row 0 alone: [N, d] -> [S, N, d]."""
-    dqkv = backend.operation("delta_linear")(dx, w.wqkv, w.row0_wqkv)
+    dqkv = backend.operation("delta_linear")(dx.stored, w.wqkv, w.row0_wqkv)
     dx1 = backend.operation("delta_attention_low_rank")(
         dqkv,
-        dx,
+        dx.stored,
         *base.attention,
         base.context_rows,
         base.value_row,
         w.weights.wao,
         w.row0_wao,
         *base.norm1.rows,
+        dx.unit,
     )
-    return feed_forward(backend, w, base, dx1)
+    return feed_forward(backend, w, base, dx.to(dx1))
 
 
-def last_layer_from_row0(backend: Backend, w: PreparedLayer, base: LayerBase, dx: Tensor) -> Tensor:
+def last_layer_from_row0(backend: Backend, w: PreparedLayer, base: LayerBase, dx: Difference) -> Difference:
     """The last layer, read at row 0, after a change of row 0: [N, d] -> [N, d]."""
-    dqkv = backend.operation("delta_linear")(dx, w.wqkv, w.row0_wqkv)
-    dctx = backend.operation("delta_attention_row0")(dqkv, *base.attention)
-    return feed_forward_row0(backend, w, base, attention_output_row0(backend, w, base, dctx, dx))
+    dqkv = backend.operation("delta_linear")(dx.stored, w.wqkv, w.row0_wqkv)
+    dctx = backend.operation("delta_attention_row0")(dqkv, *base.attention, dx.unit)
+    return feed_forward_row0(backend, w, base, attention_output_row0(backend, w, base, dx.to(dctx), dx))
 
 
-def last_layer_from_all(backend: Backend, w: PreparedLayer, base: LayerBase, dx: Tensor) -> Tensor:
+def last_layer_from_all(backend: Backend, w: PreparedLayer, base: LayerBase, dx: Difference) -> Difference:
     """The last layer, read at row 0, after a change of every row: [S, N, d] -> [N, d]."""
-    row0 = dx[0]
-    dq0 = backend.operation("delta_linear")(row0, w.weights.wq, w.row0_wq)
+    row0 = dx.row0
+    dq0 = backend.operation("delta_linear")(row0.stored, w.weights.wq, w.row0_wq)
     dctx = backend.operation("delta_attention_row0_dense")(
-        dx, dq0, *base.attention, w.weights.wk, w.packed_wk_transposed, w.weights.wv, w.packed_wv_heads
+        dx.stored,
+        dq0,
+        *base.attention,
+        w.weights.wk,
+        w.packed_wk_transposed,
+        w.weights.wv,
+        w.packed_wv_heads,
+        dx.unit,
     )
-    return feed_forward_row0(backend, w, base, attention_output_row0(backend, w, base, dctx, row0))
+    return feed_forward_row0(backend, w, base, attention_output_row0(backend, w, base, dx.to(dctx), row0))
 
 
-def delta_logits(head: HeadWeights, base: BaseRun, dx: Tensor) -> Tensor:
+def delta_logits(backend: Backend, head: HeadWeights, base: BaseRun, dx: Difference) -> Tensor:
     """Pooler and classifier: row 0 of the last layer [N, d] -> float64 [N, C].
 
     With t = tanh(a) and τ = tanh(δ): tanh(a + δ) − t = τ (1 − t²) / (1 + t τ). In float64 from the pooler's product on:
     trained poolers saturate, and 1 − t² has few digits left in fp32.
     """
-    tau = torch.tanh((dx @ head.pooler_weight.T).double())
-    t = base.pooled
-    return (tau * (1 - t * t) / (1 + t * tau)) @ head.classifier_weight.double().T
+    pooler = dx.true() @ head.pooler_weight.T
+    found: Tensor = backend.operation("delta_head")(pooler, base.pooled, head.classifier_weight.double())
+    return found

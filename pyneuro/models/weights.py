@@ -52,9 +52,11 @@ class LayerWeights:
     ln2_bias: Tensor  # [d]
     eps: float
 
-    def to(self, dtype: torch.dtype) -> LayerWeights:
-        """These weights in `dtype`: the same tensors where they already have it, copies otherwise."""
-        return replace(self, **{f.name: getattr(self, f.name).to(dtype) for f in fields(self) if f.name != "eps"})
+    def to(self, dtype: torch.dtype, device: torch.device | None = None) -> LayerWeights:
+        """These weights in `dtype`, on `device` where it is given: the same tensors where they already are, copies
+        otherwise."""
+        moved = {f.name: getattr(self, f.name).to(device=device, dtype=dtype) for f in fields(self) if f.name != "eps"}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +68,9 @@ class HeadWeights:
     classifier_weight: Tensor  # [C, d]
     classifier_bias: Tensor  # [C]
 
-    def to(self, dtype: torch.dtype) -> HeadWeights:
+    def to(self, dtype: torch.dtype, device: torch.device | None = None) -> HeadWeights:
         """As ``LayerWeights.to``."""
-        return replace(self, **{f.name: getattr(self, f.name).to(dtype) for f in fields(self)})
+        return replace(self, **{f.name: getattr(self, f.name).to(device=device, dtype=dtype) for f in fields(self)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +81,10 @@ class ModelWeights:
     head: HeadWeights
     shape: ModelShape
 
-    def to(self, dtype: torch.dtype) -> ModelWeights:
+    def to(self, dtype: torch.dtype, device: torch.device | None = None) -> ModelWeights:
         """As ``LayerWeights.to``."""
-        return replace(self, layers=tuple(layer.to(dtype) for layer in self.layers), head=self.head.to(dtype))
+        layers = tuple(layer.to(dtype, device) for layer in self.layers)
+        return replace(self, layers=layers, head=self.head.to(dtype, device))
 
 
 @dataclass(frozen=True, eq=False)

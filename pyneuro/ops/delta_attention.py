@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pyneuro.ops import reference
+from pyneuro.ops import cuda, reference
 from pyneuro.ops.arguments import attention_argument
+from pyneuro.ops.delta_layernorm import check_unit
 from pyneuro.ops.native import native, threads
 from pyneuro.ops.registry import expect, register
 
@@ -22,22 +23,43 @@ def check_attention(op: str, hidden: int, q: Tensor, k: Tensor, v: Tensor, p: Te
     return tokens
 
 
-def _check(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor) -> tuple[int, ...]:
+def _check(
+    dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor, unit: Tensor | None = None
+) -> tuple[int, ...]:
     tokens = check_attention("delta_attention", q.shape[-1], q, k, v, p)
     expect("delta_attention", "dqkv", dqkv, tokens, None, 3 * q.shape[1])
+    check_unit("delta_attention", dqkv.shape[1], unit)
     return (*dqkv.shape[:2], q.shape[1])
 
 
-def _kernel(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor) -> Tensor:
+def _kernel(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor, unit: Tensor | None = None) -> Tensor:
+    if unit is not None:
+        return reference.delta_attention(dqkv, q, k, v, p, unit)
     out = dqkv.new_empty(*dqkv.shape[:2], q.shape[1])
     base = attention_argument(q, k, v, p)
     native().module.delta_attention(native().isa, dqkv.data_ptr(), base, out.data_ptr(), dqkv.shape[1], threads())
     return out
 
 
+def _cuda(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor, unit: Tensor | None = None) -> Tensor:
+    out = dqkv.new_empty(*dqkv.shape[:2], q.shape[1])
+    cuda.launch(
+        "delta_attention",
+        dqkv,
+        dqkv.data_ptr(),
+        cuda.attention(q, k, v, p),
+        cuda.address(unit),
+        out.data_ptr(),
+        cuda.is_half(dqkv),
+        dqkv.shape[1],
+    )
+    return out
+
+
 register(
-    "delta_attention(Tensor dqkv, Tensor q, Tensor k, Tensor v, Tensor p) -> Tensor",
+    "delta_attention(Tensor dqkv, Tensor q, Tensor k, Tensor v, Tensor p, Tensor? unit=None) -> Tensor",
     reference=reference.delta_attention,
     kernel=_kernel,
+    cuda=_cuda,
     check=_check,
 )

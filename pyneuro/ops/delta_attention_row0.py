@@ -3,26 +3,49 @@ row changed)."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from pyneuro.ops import reference
+from pyneuro.ops import cuda, reference
 from pyneuro.ops.arguments import attention_argument, weight_argument
 from pyneuro.ops.delta_attention import check_attention
+from pyneuro.ops.delta_layernorm import check_unit
 from pyneuro.ops.native import native, threads
 from pyneuro.ops.packing import pack_heads, pack_weight
 from pyneuro.ops.registry import expect, register
 
 
-def _check(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor) -> tuple[int, ...]:
+def _check(
+    dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor, unit: Tensor | None = None
+) -> tuple[int, ...]:
     check_attention("delta_attention_row0", q.shape[-1], q, k, v, p)
     expect("delta_attention_row0", "dqkv", dqkv, None, 3 * q.shape[1])
+    check_unit("delta_attention_row0", dqkv.shape[0], unit)
     return (dqkv.shape[0], q.shape[1])
 
 
-def _kernel(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor) -> Tensor:
+def _kernel(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor, unit: Tensor | None = None) -> Tensor:
+    if unit is not None:
+        return reference.delta_attention_row0(dqkv, q, k, v, p, unit)
     out = dqkv.new_empty(dqkv.shape[0], q.shape[1])
     base = attention_argument(q, k, v, p)
     native().module.delta_attention_row0(native().isa, dqkv.data_ptr(), base, out.data_ptr(), dqkv.shape[0], threads())
+    return out
+
+
+def context_row0(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor, unit: Tensor | None = None) -> Tensor:
+    """On a CUDA device."""
+    out = dqkv.new_empty(dqkv.shape[0], q.shape[1])
+    cuda.launch(
+        "delta_attention_row0",
+        dqkv,
+        dqkv.data_ptr(),
+        cuda.attention(q, k, v, p),
+        cuda.address(unit),
+        out.data_ptr(),
+        cuda.is_half(dqkv),
+        dqkv.shape[0],
+    )
     return out
 
 
@@ -37,6 +60,7 @@ def _check_dense(
     packed_key_transposed: Tensor | None,
     wv: Tensor,
     packed_value_heads: Tensor | None,
+    unit: Tensor | None = None,
 ) -> tuple[int, ...]:
     op = "delta_attention_row0_dense"
     hidden = q.shape[-1]
@@ -45,6 +69,7 @@ def _check_dense(
     expect(op, "dq0", dq0, dx.shape[1], hidden)
     expect(op, "wk", wk, hidden, hidden)
     expect(op, "wv", wv, hidden, hidden)
+    check_unit(op, dx.shape[1], unit)
     return tuple(dq0.shape)
 
 
@@ -59,7 +84,10 @@ def _kernel_dense(
     packed_key_transposed: Tensor | None,
     wv: Tensor,
     packed_value_heads: Tensor | None,
+    unit: Tensor | None = None,
 ) -> Tensor:
+    if unit is not None:
+        return reference.delta_attention_row0_dense(dx, dq0, q, k, v, p, wk, None, wv, packed_value_heads, unit)
     out = dq0.new_empty(dq0.shape)
     hidden, heads = q.shape[1], p.shape[0]
     keys = pack_weight(wk.T) if packed_key_transposed is None else packed_key_transposed
@@ -78,16 +106,59 @@ def _kernel_dense(
     return out
 
 
+def _cuda_dense(
+    dx: Tensor,
+    dq0: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    p: Tensor,
+    wk: Tensor,
+    packed_key_transposed: Tensor | None,
+    wv: Tensor,
+    packed_value_heads: Tensor | None,
+    unit: Tensor | None = None,
+) -> Tensor:
+    heads = p.shape[0]
+
+    def by_head(x: Tensor) -> Tensor:  # [., H e] -> [H, ., e]
+        return x.unflatten(-1, (heads, -1)).transpose(0, 1)
+
+    query = dq0 if unit is None else dq0.float() * unit[:, None]
+    queries = by_head((q[0] + query).to(dx.dtype))
+    keys = cuda.weight_for(dx, wk, packed_key_transposed).unflatten(0, (heads, -1))  # [H, e, d]
+    values = cuda.weight_for(dx, wv, packed_value_heads).unflatten(0, (heads, -1))
+    key_rows = queries @ keys  # [H, N, d]
+    pooled, from_base = torch.empty_like(key_rows), torch.empty_like(dq0)
+    cuda.launch(
+        "delta_attention_pool",
+        dx,
+        dx.data_ptr(),
+        dq0.data_ptr(),
+        key_rows.data_ptr(),
+        cuda.attention(q, k, v, p),
+        cuda.address(unit),
+        pooled.data_ptr(),
+        from_base.data_ptr(),
+        cuda.is_half(dx),
+        dx.shape[1],
+    )
+    contexts = pooled @ values.transpose(1, 2)  # [H, N, e]
+    return from_base.add_(contexts.transpose(0, 1).flatten(1))
+
+
 register(
-    "delta_attention_row0(Tensor dqkv, Tensor q, Tensor k, Tensor v, Tensor p) -> Tensor",
+    "delta_attention_row0(Tensor dqkv, Tensor q, Tensor k, Tensor v, Tensor p, Tensor? unit=None) -> Tensor",
     reference=reference.delta_attention_row0,
     kernel=_kernel,
+    cuda=context_row0,
     check=_check,
 )
 register(
     "delta_attention_row0_dense(Tensor dx, Tensor dq0, Tensor q, Tensor k, Tensor v, Tensor p, Tensor wk, "
-    "Tensor? packed_key_transposed, Tensor wv, Tensor? packed_value_heads) -> Tensor",
+    "Tensor? packed_key_transposed, Tensor wv, Tensor? packed_value_heads, Tensor? unit=None) -> Tensor",
     reference=reference.delta_attention_row0_dense,
     kernel=_kernel_dense,
+    cuda=_cuda_dense,
     check=_check_dense,
 )

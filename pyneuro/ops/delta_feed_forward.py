@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pyneuro.ops import reference
+from pyneuro.ops import cuda, reference
 from pyneuro.ops.arguments import norm_argument, packed_or_pack, weight_argument
-from pyneuro.ops.delta_layernorm import check_norm
+from pyneuro.ops.delta_layernorm import check_norm, check_unit, norm_into
 from pyneuro.ops.native import native, threads
 from pyneuro.ops.registry import expect, register
 
@@ -22,6 +22,7 @@ def _check(
     centred: Tensor,
     rstd: Tensor,
     gamma: Tensor,
+    unit: Tensor | None = None,
 ) -> tuple[int, ...]:
     op = "delta_feed_forward"
     expect(op, "dx", dx, None, None, None)
@@ -32,6 +33,7 @@ def _check(
     expect(op, "pre_gelu", pre_gelu, tokens, inner)
     expect(op, "series", series, tokens, 4, inner)
     check_norm(op, tokens, hidden, centred, rstd, gamma)
+    check_unit(op, dx.shape[1], unit)
     return tuple(dx.shape)
 
 
@@ -46,7 +48,12 @@ def _kernel(
     centred: Tensor,
     rstd: Tensor,
     gamma: Tensor,
+    unit: Tensor | None = None,
 ) -> Tensor:
+    if unit is not None:
+        return reference.delta_feed_forward(
+            dx, wi, packed_wi, wo, packed_wo, pre_gelu, series, centred, rstd, gamma, unit
+        )
     out = dx.new_empty(dx.shape)
     kept_wi, kept_wo = packed_or_pack(wi, packed_wi), packed_or_pack(wo, packed_wo)
     native().module.delta_feed_forward(
@@ -65,10 +72,39 @@ def _kernel(
     return out
 
 
+def _cuda(
+    dx: Tensor,
+    wi: Tensor,
+    packed_wi: Tensor | None,
+    wo: Tensor,
+    packed_wo: Tensor | None,
+    pre_gelu: Tensor,
+    series: Tensor,
+    centred: Tensor,
+    rstd: Tensor,
+    gamma: Tensor,
+    unit: Tensor | None = None,
+) -> Tensor:
+    inner = dx @ cuda.weight_for(dx, wi, packed_wi).T
+    cuda.launch(
+        "delta_gelu",
+        inner,
+        inner.data_ptr(),
+        pre_gelu.data_ptr(),
+        series.data_ptr(),
+        cuda.address(unit),
+        cuda.is_half(inner),
+        *inner.shape,
+    )
+    du = inner @ cuda.weight_for(dx, wo, packed_wo).T
+    return norm_into(du, du, dx, centred, rstd, gamma, unit)
+
+
 register(
     "delta_feed_forward(Tensor dx, Tensor wi, Tensor? packed_wi, Tensor wo, Tensor? packed_wo, Tensor pre_gelu, "
-    "Tensor series, Tensor centred, Tensor rstd, Tensor gamma) -> Tensor",
+    "Tensor series, Tensor centred, Tensor rstd, Tensor gamma, Tensor? unit=None) -> Tensor",
     reference=reference.delta_feed_forward,
     kernel=_kernel,
+    cuda=_cuda,
     check=_check,
 )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from pyneuro.ops import reference
+from pyneuro.ops import cuda, reference
 from pyneuro.ops.arguments import norm_argument, packed_or_pack, weight_argument
 from pyneuro.ops.native import native, threads
 from pyneuro.ops.registry import expect, register
@@ -17,21 +18,68 @@ def check_norm(op: str, tokens: int, hidden: int, centred: Tensor, rstd: Tensor,
     expect(op, "gamma", gamma, hidden)
 
 
-def _check(du: Tensor, centred: Tensor, rstd: Tensor, gamma: Tensor) -> tuple[int, ...]:
+def check_unit(op: str, candidates: int, unit: Tensor | None) -> None:
+    """The candidates' units, one each."""
+    if unit is not None:
+        expect(op, "unit", unit, candidates)
+
+
+def _check(
+    du: Tensor, centred: Tensor, rstd: Tensor, gamma: Tensor, unit: Tensor | None = None
+) -> tuple[int, ...]:
     expect("delta_layernorm", "du", du, None, None, None)
+    check_unit("delta_layernorm", du.shape[1], unit)
     check_norm("delta_layernorm", du.shape[0], du.shape[2], centred, rstd, gamma)
     return tuple(du.shape)
 
 
-def _kernel(du: Tensor, centred: Tensor, rstd: Tensor, gamma: Tensor) -> Tensor:
+def _kernel(du: Tensor, centred: Tensor, rstd: Tensor, gamma: Tensor, unit: Tensor | None = None) -> Tensor:
+    if unit is not None:
+        return reference.delta_layernorm(du, centred, rstd, gamma, unit)
     out = du.new_empty(du.shape)
     base = norm_argument(centred, rstd, gamma)
     native().module.delta_layernorm(native().isa, du.data_ptr(), base, out.data_ptr(), *du.shape, threads())
     return out
 
 
+def norm_into(
+    out: Tensor,
+    du: Tensor,
+    residual: Tensor | None,
+    centred: Tensor,
+    rstd: Tensor,
+    gamma: Tensor,
+    unit: Tensor | None,
+) -> Tensor:
+    """LayerNorm difference of du + residual on a CUDA device; `out` may be du."""
+    base, units = cuda.norm(centred, rstd, gamma), cuda.address(unit)
+    cuda.launch(
+        "delta_layernorm",
+        du,
+        du.data_ptr(),
+        cuda.address(residual),
+        base,
+        units,
+        out.data_ptr(),
+        cuda.is_half(du),
+        *du.shape,
+    )
+    return out
+
+
+def _cuda(du: Tensor, centred: Tensor, rstd: Tensor, gamma: Tensor, unit: Tensor | None = None) -> Tensor:
+    return norm_into(torch.empty_like(du), du, None, centred, rstd, gamma, unit)
+
+
 def _check_linear(
-    dx: Tensor, residual: Tensor, weight: Tensor, packed: Tensor | None, centred: Tensor, rstd: Tensor, gamma: Tensor
+    dx: Tensor,
+    residual: Tensor,
+    weight: Tensor,
+    packed: Tensor | None,
+    centred: Tensor,
+    rstd: Tensor,
+    gamma: Tensor,
+    unit: Tensor | None = None,
 ) -> tuple[int, ...]:
     op = "delta_linear_norm"
     expect(op, "dx", dx, None, None, None)
@@ -39,12 +87,22 @@ def _check_linear(
     expect(op, "weight", weight, None, inner)
     expect(op, "residual", residual, tokens, candidates, weight.shape[0])
     check_norm(op, tokens, weight.shape[0], centred, rstd, gamma)
+    check_unit(op, candidates, unit)
     return tuple(residual.shape)
 
 
 def _kernel_linear(
-    dx: Tensor, residual: Tensor, weight: Tensor, packed: Tensor | None, centred: Tensor, rstd: Tensor, gamma: Tensor
+    dx: Tensor,
+    residual: Tensor,
+    weight: Tensor,
+    packed: Tensor | None,
+    centred: Tensor,
+    rstd: Tensor,
+    gamma: Tensor,
+    unit: Tensor | None = None,
 ) -> Tensor:
+    if unit is not None:
+        return reference.delta_linear_norm(dx, residual, weight, packed, centred, rstd, gamma, unit)
     out = residual.new_empty(residual.shape)
     kept = packed_or_pack(weight, packed)
     w, base = weight_argument(kept, *weight.shape), norm_argument(centred, rstd, gamma)
@@ -54,16 +112,32 @@ def _kernel_linear(
     return out
 
 
+def _cuda_linear(
+    dx: Tensor,
+    residual: Tensor,
+    weight: Tensor,
+    packed: Tensor | None,
+    centred: Tensor,
+    rstd: Tensor,
+    gamma: Tensor,
+    unit: Tensor | None = None,
+) -> Tensor:
+    du = dx @ cuda.weight_for(dx, weight, packed).T
+    return norm_into(du, du, residual, centred, rstd, gamma, unit)
+
+
 register(
-    "delta_layernorm(Tensor du, Tensor centred, Tensor rstd, Tensor gamma) -> Tensor",
+    "delta_layernorm(Tensor du, Tensor centred, Tensor rstd, Tensor gamma, Tensor? unit=None) -> Tensor",
     reference=reference.delta_layernorm,
     kernel=_kernel,
+    cuda=_cuda,
     check=_check,
 )
 register(
     "delta_linear_norm(Tensor dx, Tensor residual, Tensor weight, Tensor? packed, Tensor centred, Tensor rstd, "
-    "Tensor gamma) -> Tensor",
+    "Tensor gamma, Tensor? unit=None) -> Tensor",
     reference=reference.delta_linear_norm,
     kernel=_kernel_linear,
+    cuda=_cuda_linear,
     check=_check_linear,
 )

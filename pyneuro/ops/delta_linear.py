@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pyneuro.ops import reference
+from pyneuro.ops import cuda, reference
 from pyneuro.ops.arguments import packed_or_pack, weight_argument
 from pyneuro.ops.native import native, threads
 from pyneuro.ops.registry import expect, register
@@ -24,9 +24,14 @@ def _kernel(dx: Tensor, weight: Tensor, packed: Tensor | None = None) -> Tensor:
     return out
 
 
+def _cuda(dx: Tensor, weight: Tensor, packed: Tensor | None = None) -> Tensor:
+    return dx @ cuda.weight_for(dx, weight, packed).T
+
+
 register(
     "delta_linear(Tensor dx, Tensor weight, Tensor? packed=None) -> Tensor",
     reference=reference.delta_linear,
     kernel=_kernel,
+    cuda=_cuda,
     check=_check,
 )

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pyneuro.ops import reference
+from pyneuro.ops import cuda, reference
 from pyneuro.ops.native import built, native, threads
 from pyneuro.ops.registry import define, expect
 
@@ -91,19 +92,78 @@ def _run(
 
 
 def _implementations(
-    check: Callable[..., None], kernel: Callable[..., Any], definition: Callable[..., Any]
+    check: Callable[..., None],
+    kernel: Callable[..., Any],
+    on_cuda: Callable[..., Any],
+    definition: Callable[..., Any],
 ) -> dict[str, Callable[..., Any]]:
-    """What runs on the CPU and elsewhere; the first argument's dtype decides whether there is a kernel."""
+    """What runs on the CPU, on a CUDA device and elsewhere; the first argument's dtype decides whether there is a
+    kernel."""
 
-    def cpu(*args: Any) -> Any:
-        check(*args)
-        return (kernel if _has_kernel(args[0]) else definition)(*args)
+    def on(has_kernel: Callable[[Tensor], bool], kernel: Callable[..., Any]) -> Callable[..., Any]:
+        def checked(*args: Any) -> Any:
+            check(*args)
+            return (kernel if has_kernel(args[0]) else definition)(*args)
 
-    def elsewhere(*args: Any) -> Any:
-        check(*args)
-        return definition(*args)
+        return checked
 
-    return {"cpu": cpu, "elsewhere": elsewhere}
+    return {
+        "cpu": on(_has_kernel, kernel),
+        "cuda": on(_has_device_kernel, on_cuda),
+        "elsewhere": on(lambda x: False, kernel),
+    }
+
+
+# On a CUDA device the masked weight is written once, for the matrix library's product.
+
+
+def _has_device_kernel(x: Tensor) -> bool:
+    return cuda.cuda_built() and x.dtype in (torch.float32, torch.float16, torch.bfloat16)
+
+
+def _masked_weight(weight: Tensor, bits: Tensor, scores: Tensor | None = None, threshold: float = 0.0) -> Tensor:
+    """W ∘ M; where there are scores they decide M, and its bits are written."""
+    weight, masked = weight.contiguous(), torch.empty_like(weight, memory_format=torch.contiguous_format)
+    scores = None if scores is None else scores.float().contiguous()
+    pointers = (weight.data_ptr(), weight.element_size() == 2, cuda.address(scores), threshold)
+    cuda.launch("mask_weight", weight, *pointers, bits.data_ptr(), masked.data_ptr(), *weight.shape)
+    return masked
+
+
+def _biased(bias: Tensor | None, bits: Tensor, mask_bias: bool) -> Tensor | None:
+    return bias * bits.any(-1) if mask_bias and bias is not None else bias
+
+
+def _scored_cuda(
+    x: Tensor, weight: Tensor, scores: Tensor, threshold: float, bias: Tensor | None, mask_bias: bool
+) -> tuple[Tensor, Tensor]:
+    bits = _bits(weight)
+    masked = _masked_weight(weight, bits, scores, threshold)
+    return F.linear(x, masked, _biased(bias, bits, mask_bias)), bits
+
+
+def _packed_cuda(x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, mask_bias: bool) -> Tensor:
+    return F.linear(x, _masked_weight(weight, bits.contiguous()), _biased(bias, bits, mask_bias))
+
+
+def _backward_cuda(
+    dy: Tensor, x: Tensor, weight: Tensor, bits: Tensor, of_input: bool, of_scores: bool
+) -> tuple[Tensor, Tensor]:
+    dx, dscores = _gradients(x, weight, of_input, of_scores)
+    if of_input:
+        dx = dy @ _masked_weight(weight, bits.contiguous())
+    if of_scores:
+        left, right = dy.reshape(-1, dy.shape[-1]).T, x.reshape(-1, x.shape[-1])
+        wide = {} if x.dtype == torch.float32 else {"out_dtype": torch.float32}
+        dscores = torch.mm(left, right, **wide).mul_(weight)
+    return dx, dscores
+
+
+def _multi_cuda(x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, mask_bias: bool, shared: bool) -> Tensor:
+    y = _multi_output(x, weight, bits, shared)
+    for number, mask in enumerate(bits):
+        y[number] = _packed_cuda(x if shared else x[number], weight, mask, bias, mask_bias)
+    return y
 
 
 # masked_linear
@@ -321,24 +381,24 @@ def _packed_autograd(x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | Non
 define(
     "masked_linear(Tensor x, Tensor weight, Tensor scores, float threshold, Tensor? bias, bool mask_bias) "
     "-> (Tensor, Tensor)",
-    **_implementations(_check_scored, _scored, reference.masked_linear),
+    **_implementations(_check_scored, _scored, _scored_cuda, reference.masked_linear),
     fake=_scored_fake,
     autograd=_scored_autograd,
 )
 define(
     "masked_linear_packed(Tensor x, Tensor weight, Tensor bits, Tensor? bias, bool mask_bias) -> Tensor",
-    **_implementations(_check_packed, _packed, reference.masked_linear_packed),
+    **_implementations(_check_packed, _packed, _packed_cuda, reference.masked_linear_packed),
     fake=_packed_fake,
     autograd=_packed_autograd,
 )
 define(
     "masked_linear_backward(Tensor dy, Tensor x, Tensor weight, Tensor bits, bool of_input, bool of_scores) "
     "-> (Tensor, Tensor)",
-    **_implementations(_check_backward, _backward, _backward_definition),
+    **_implementations(_check_backward, _backward, _backward_cuda, _backward_definition),
     fake=_backward_fake,
 )
 define(
     "masked_linear_multi(Tensor x, Tensor weight, Tensor bits, Tensor? bias, bool mask_bias, bool shared) -> Tensor",
-    **_implementations(_check_multi, _multi, reference.masked_linear_multi),
+    **_implementations(_check_multi, _multi, _multi_cuda, reference.masked_linear_multi),
     fake=_multi_fake,
 )

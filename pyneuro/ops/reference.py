@@ -71,15 +71,37 @@ def patched_key_weights(p: Tensor, rest: Tensor, ds: Tensor) -> tuple[Tensor, Te
     return -moved, moved * rest, p * torch.exp(ds) * inverse
 
 
+# A stored difference, in fp16 or any other dtype, is the true one over its candidate's unit [N]. Nonlinear operations
+# see the true one; linear ones are the same for both.
+
+
+def true_difference(x: Tensor, unit: Tensor | None) -> Tensor:
+    """What x [..., N, d] stands for; fp16 is computed with in fp32."""
+    wide = x.float() if x.dtype == torch.float16 else x
+    return wide if unit is None else wide * unit.unsqueeze(-1)
+
+
+def stored_difference(x: Tensor, unit: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """x [..., N, d] as it is kept."""
+    return (x if unit is None else x / unit.unsqueeze(-1)).to(dtype)
+
+
 def delta_linear(dx: Tensor, weight: Tensor, packed: Tensor | None = None) -> Tensor:
-    """dx Wᵀ for dx [..., in], W [out, in]; operands rounded to bf16 when the packed weight is bf16."""
+    """dx Wᵀ for dx [..., in], W [out, in]; operands rounded to bf16 when the packed weight is bf16, to fp16 when the
+    differences are."""
+    if dx.dtype == torch.float16:
+        return (dx.float() @ weight.half().float().T).half()
     if packed is not None and packed.dtype == torch.bfloat16:
         return dx.bfloat16().to(dx.dtype) @ weight.bfloat16().to(dx.dtype).T
     return dx @ weight.T
 
 
-def delta_layernorm(du: Tensor, centred: Tensor, rstd: Tensor, gamma: Tensor) -> Tensor:
+def delta_layernorm(
+    du: Tensor, centred: Tensor, rstd: Tensor, gamma: Tensor, unit: Tensor | None = None
+) -> Tensor:
     """LayerNorm difference: du [S, N, d], centred [S, d] = u − mean(u), rstd [S], gamma [d] -> [S, N, d]."""
+    dtype = du.dtype
+    du = true_difference(du, unit)
     c, r = centred.unsqueeze(1), rstd[:, None, None]
     dc = du - du.mean(-1, keepdim=True)
     q = (dc * (2 * c + dc)).mean(-1, keepdim=True) * r * r
@@ -87,14 +109,60 @@ def delta_layernorm(du: Tensor, centred: Tensor, rstd: Tensor, gamma: Tensor) ->
     eps = (1 / (r * r) - c.square().mean(-1, keepdim=True)).clamp(min=0)
     afresh = ((c + dc).square().mean(-1, keepdim=True) + eps) * r * r
     s = torch.sqrt(torch.where(q < -0.75, afresh, 1 + q))
-    return gamma * (dc * (r / s) - c * (r * q / (s * (1 + s))))
+    return stored_difference(gamma * (dc * (r / s) - c * (r * q / (s * (1 + s)))), unit, dtype)
 
 
 def delta_linear_norm(
-    dx: Tensor, residual: Tensor, weight: Tensor, packed: Tensor | None, centred: Tensor, rstd: Tensor, gamma: Tensor
+    dx: Tensor,
+    residual: Tensor,
+    weight: Tensor,
+    packed: Tensor | None,
+    centred: Tensor,
+    rstd: Tensor,
+    gamma: Tensor,
+    unit: Tensor | None = None,
 ) -> Tensor:
     """LayerNorm difference of dx Wᵀ + residual: dx [S, N, in], residual [S, N, d] -> [S, N, d]."""
-    return delta_layernorm(delta_linear(dx, weight, packed) + residual, centred, rstd, gamma)
+    du = true_difference(delta_linear(dx, weight, packed), unit) + true_difference(residual, unit)
+    return stored_difference(delta_layernorm(du, centred, rstd, gamma), unit, dx.dtype)
+
+
+def delta_entry(
+    first: Tensor,
+    a: Tensor,
+    pick_a: Tensor,
+    second: Tensor | None,
+    b: Tensor | None,
+    pick_b: Tensor | None,
+    centred: Tensor,
+    rstd: Tensor,
+    gamma: Tensor,
+    unit: Tensor | None = None,
+) -> Tensor:
+    """LayerNorm difference of the rank-two change first[t, n] A[t, pick_a[n]] + second[t, n] B[pick_b[n]]: first, second
+    [S, N], A [S, ., d] or [1, ., d], B [., d], picks int64 [N] -> [S, N, d]. Where there are units the weights are in
+    them and the result is fp16."""
+    du = first.unsqueeze(-1) * a[:, pick_a]
+    if second is not None and b is not None and pick_b is not None:
+        du = du + second.unsqueeze(-1) * b[pick_b]
+    found = delta_layernorm(true_difference(du, unit), centred, rstd, gamma)
+    return found if unit is None else stored_difference(found, unit, torch.float16)
+
+
+def delta_entry_query(index: Tensor, change: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor) -> Tensor:
+    """Context difference of row 0 when neuron index[n] of row 0's query moves by change[n]: int64 [N], [N] -> [N, d],
+    zero outside the neuron's head."""
+    heads = p.shape[0]
+    width = q.shape[1] // heads
+    head = index // width
+    ds = change[:, None] / math.sqrt(width) * k[:, index].T  # [N, S]
+    dp = delta_softmax(p[head, 0], ds)
+    values = _heads(v, heads)
+    out = change.new_zeros(len(index), heads, width)
+    for h in range(heads):  # heads are few, and a product each beats gathering [N, S, e] values
+        mine = head == h
+        out[mine, h] = dp[mine] @ values[:, h]
+    return out.flatten(1)
 
 
 def delta_feed_forward(
@@ -108,38 +176,44 @@ def delta_feed_forward(
     centred: Tensor,
     rstd: Tensor,
     gamma: Tensor,
+    unit: Tensor | None = None,
 ) -> Tensor:
     """Feed-forward block: dx [S, N, d], W_I [f, d], W_O [d, f], pre_gelu [S, f], series [S, 4, f] -> [S, N, d]."""
-    dg = delta_gelu(pre_gelu, delta_linear(dx, wi, packed_wi), series)
-    return delta_linear_norm(dg, dx, wo, packed_wo, centred, rstd, gamma)
+    inner = true_difference(delta_linear(dx, wi, packed_wi), unit)
+    dg = stored_difference(delta_gelu(pre_gelu, inner, series), unit, dx.dtype)
+    return delta_linear_norm(dg, dx, wo, packed_wo, centred, rstd, gamma, unit)
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:
     return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
 
 
-def delta_attention(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor) -> Tensor:
+def delta_attention(
+    dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor, unit: Tensor | None = None
+) -> Tensor:
     """Context difference when every row changed: dqkv [S, N, 3d], q, k, v [S, d], p [H, S, S] -> [S, N, d]."""
-    heads = p.shape[0]
+    heads, dtype = p.shape[0], dqkv.dtype
     q, k, v = (_heads(x, heads) for x in (q, k, v))
-    dq, dk, dv = (_heads(x, heads) for x in dqkv.chunk(3, -1))
+    dq, dk, dv = (_heads(x, heads) for x in true_difference(dqkv, unit).chunk(3, -1))
     scale = 1 / math.sqrt(q.shape[-1])
     ds = torch.einsum("tnhe,snhe->nhts", q.unsqueeze(1) + dq, dk) + torch.einsum("tnhe,she->nhts", dq, k)
     dp = delta_softmax(p, ds * scale)
     dctx = torch.einsum("nhts,snhe->tnhe", dp, v.unsqueeze(1) + dv) + torch.einsum("hts,snhe->tnhe", p, dv)
-    return dctx.flatten(-2)
+    return stored_difference(dctx.flatten(-2), unit, dtype)
 
 
-def delta_attention_row0(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor) -> Tensor:
+def delta_attention_row0(
+    dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor, unit: Tensor | None = None
+) -> Tensor:
     """Context difference of row 0 when only row 0 of the input changed: dqkv [N, 3d] -> [N, d]."""
-    heads = p.shape[0]
+    heads, dtype = p.shape[0], dqkv.dtype
     q0, k, v = _heads(q[0], heads), _heads(k, heads), _heads(v, heads)
-    dq, dk, dv = (_heads(x, heads) for x in dqkv.chunk(3, -1))
+    dq, dk, dv = (_heads(x, heads) for x in true_difference(dqkv, unit).chunk(3, -1))
     ds = torch.einsum("nhe,she->nhs", dq, k)
     ds[..., 0] += ((q0 + dq) * dk).sum(-1)
     dp = delta_softmax(p[:, 0], ds / math.sqrt(k.shape[-1]))
     dctx = torch.einsum("nhs,she->nhe", dp, v) + (p[:, 0, :1] + dp[..., :1]) * dv
-    return dctx.flatten(-2)
+    return stored_difference(dctx.flatten(-2), unit, dtype)
 
 
 def delta_attention_row0_dense(
@@ -153,18 +227,20 @@ def delta_attention_row0_dense(
     packed_key_transposed: Tensor | None,
     wv: Tensor,
     packed_value_heads: Tensor | None,
+    unit: Tensor | None = None,
 ) -> Tensor:
     """Context difference of row 0 when every row changed: dx [S, N, d], dq0 [N, d] -> [N, d], without d × d products
     on rows 1 to S − 1."""
     del packed_key_transposed, packed_value_heads
-    heads = p.shape[0]
+    heads, dtype = p.shape[0], dx.dtype
+    dx, dq0 = true_difference(dx, unit), true_difference(dq0, unit)
     q0, k, v, dq = _heads(q[0], heads), _heads(k, heads), _heads(v, heads), _heads(dq0, heads)
     u = torch.einsum("nhe,hed->nhd", q0 + dq, wk.unflatten(0, (heads, -1)))
     ds = torch.einsum("nhd,snd->nhs", u, dx) + torch.einsum("nhe,she->nhs", dq, k)
     dp = delta_softmax(p[:, 0], ds / math.sqrt(k.shape[-1]))
     pooled = torch.einsum("nhs,snd->nhd", p[:, 0] + dp, dx)
     dctx = torch.einsum("nhd,hed->nhe", pooled, wv.unflatten(0, (heads, -1))) + torch.einsum("nhs,she->nhe", dp, v)
-    return dctx.flatten(-2)
+    return stored_difference(dctx.flatten(-2), unit, dtype)
 
 
 def delta_attention_low_rank(
@@ -181,6 +257,7 @@ def delta_attention_low_rank(
     centred: Tensor,
     rstd: Tensor,
     gamma: Tensor,
+    unit: Tensor | None = None,
 ) -> Tensor:
     """Attention block after a change of row 0 alone: dqkv [N, 3d], dx [N, d] -> [S, N, d], after residual and
     LayerNorm.
@@ -188,8 +265,8 @@ def delta_attention_low_rank(
     context_rows [S, H, d] = W_AO,h (ctx_h[t] − p_h[t, 0] v_h[0]) and value_row [H, d] = W_AO,h v_h[0] belong to the
     base run.
     """
-    del packed_wao  # always fp32: its share of the work is one row a candidate
-    heads = p.shape[0]
+    heads, dtype = p.shape[0], dx.dtype
+    dqkv, dx = true_difference(dqkv, unit), true_difference(dx, unit)
     _, dk, dv = (_heads(x, heads) for x in dqkv.chunk(3, -1))
     row0 = delta_attention_row0(dqkv, q, k, v, p) @ wao.T + dx
     p0 = p[:, :, 0].T.unsqueeze(1)  # [S, 1, H]
@@ -201,7 +278,7 @@ def delta_attention_low_rank(
     du += torch.einsum("snh,hd->snd", along_base, value_row)
     du += torch.einsum("snh,nhd->snd", along_value, value_rows)
     du[0] = row0
-    return delta_layernorm(du, centred, rstd, gamma)
+    return stored_difference(delta_layernorm(du, centred, rstd, gamma), unit, dtype)
 
 
 def pack_bits(keep: Tensor) -> Tensor:
@@ -252,3 +329,10 @@ def masked_linear_multi(
     inputs = [x] * len(bits) if shared else x
     each = [masked_linear_packed(a, weight, b, bias, mask_bias) for a, b in zip(inputs, bits, strict=True)]
     return torch.stack(each) if each else x.new_empty(0, *x.shape[0 if shared else 1 : -1], weight.shape[0])
+
+
+def delta_head(pooler: Tensor, pooled: Tensor, classifier: Tensor) -> Tensor:
+    """Pooler and classifier: W_P dx [N, d], float64 tanh output of the base run [d], float64 W_C [C, d] -> float64
+    [N, C]."""
+    tau = torch.tanh(pooler.double())
+    return (tau * (1 - pooled * pooled) / (1 + pooled * tau)) @ classifier.T

@@ -55,7 +55,7 @@ def test_a_chunk_fits_its_budget(tokens: int, budget: int) -> None:
 
 class TestBackend:
     def test_names_that_are_none(self) -> None:
-        with pytest.raises(InputError, match="backend 'tpu' is not one of cpu, reference"):
+        with pytest.raises(InputError, match="backend 'tpu' is not one of cuda, cpu, reference"):
             choose_backend("tpu")
         with pytest.raises(InputError, match="precision 'fp8' is not one of fp32, bf16, float64"):
             choose_backend(None, "fp8")

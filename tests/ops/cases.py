@@ -33,6 +33,9 @@ def arguments(
     pre_gelu = draw(s, f)
     dx, dctx, dqkv = draw(s, n, d, scale=size), draw(s, n, d, scale=size), draw(s, n, 3 * d, scale=size)
     attention = (q, k, v, p)
+    index = torch.randint(d, (n,), generator=generator)
+    head, change = index // (d // h), draw(n, scale=size)
+    first, second = draw(s, n, scale=size), draw(s, n, scale=size)
     return {
         "delta_linear": (dx, wqkv, None),
         "delta_layernorm": (dx, *norm),
@@ -42,11 +45,13 @@ def arguments(
         "delta_attention_row0": (dqkv[0], *attention),
         "delta_attention_row0_dense": (dx, dqkv[0, :, :d], *attention, wk, None, wv, None),
         "delta_attention_low_rank": (dqkv[0], dx[0], *attention, context_rows, value_row, wao, None, *norm),
+        "delta_entry": (first, context_rows, head, second, value_row, head, *norm),
+        "delta_entry_query": (index, change, *attention),
     }
 
 
 def to32(args: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-    return tuple(None if a is None else a.float() for a in args)
+    return tuple(a if a is None or not a.is_floating_point() else a.float() for a in args)
 
 
 def relative_error(got: Tensor, want: Tensor) -> float:

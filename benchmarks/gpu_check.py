@@ -1,0 +1,405 @@
+"""Everything a machine with a GPU can say about the device kernels, in stages that run apart:
+
+    python benchmarks/gpu_check.py [--stages build tests sanitizer ceilings kernels accuracy search estimate] [--tokens 40]
+
+build      the native modules, in place, for this machine's architecture
+tests      the tests of the device kernels and of the engine on them, on the device
+sanitizer  the same kernels under compute-sanitizer memcheck and racecheck, at small sizes
+ceilings   copy bandwidth and the rate of products, at their best and at the engine's shapes
+kernels    every kernel at BERT-base's shapes against the bytes it must move
+accuracy   effects of the bundled model in fp32 and fp16 against float64
+search     all neurons of BERT-base's shape exactly, against neurons-in-batch hooks in fp32, TF32 and bf16
+estimate   the estimating search on the same model
+
+Needs no network. Results go to benchmarks/results/<gpu>.json, a stage's replacing what an earlier run of it left there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+STAGES = ("build", "tests", "sanitizer", "ceilings", "kernels", "accuracy", "search", "estimate")
+BUILD = Path("/tmp/pyneuro-gpu-check")
+
+
+def build(args: argparse.Namespace) -> dict[str, Any]:
+    import pybind11
+    import torch
+
+    major, minor = torch.cuda.get_device_capability()
+    started = time.perf_counter()
+    configure = [
+        "cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(BUILD), "-DCMAKE_BUILD_TYPE=Release", "-DPN_CUDA=on",
+        f"-DPN_CUDA_ARCHITECTURES={major}{minor}", f"-DPython_EXECUTABLE={sys.executable}",
+        f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DCMAKE_INSTALL_PREFIX={ROOT}",
+    ]  # fmt: skip
+    for command in (configure, ["cmake", "--build", str(BUILD)], ["cmake", "--install", str(BUILD)]):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            print(done.stdout[-3000:], done.stderr[-3000:])
+            raise SystemExit(f"failed: {' '.join(command)}")
+    return {"seconds": time.perf_counter() - started}
+
+
+def tests(args: argparse.Namespace) -> dict[str, Any]:
+    command = [sys.executable, "-m", "pytest", "-q", "-k", "cuda", "tests/ops/test_device_operations.py", "tests/engine/test_device_engine.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    print(done.stdout[-2500:], done.stderr[-1500:])
+    return {"passed": done.returncode == 0, "summary": done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""}
+
+
+def sanitizer(args: argparse.Namespace) -> dict[str, Any]:
+    tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+    if not Path(tool).exists():
+        return {"skipped": "compute-sanitizer is not on this machine"}
+    found = {}
+    for name in ("memcheck", "racecheck"):
+        command = [tool, "--tool", name, "--error-exitcode", "9", sys.executable, __file__, "--every-kernel"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"})
+        tail = (done.stdout + done.stderr).strip().splitlines()
+        found[name] = {"clean": done.returncode == 0, "last": tail[-1] if tail else ""}
+        if done.returncode:
+            print("\n".join(tail[-30:]))
+    return found
+
+
+def every_kernel() -> None:
+    """Small calls of everything, for the sanitizer."""
+    import torch
+
+    from pyneuro import ops
+    from tests.device import Device
+    from tests.ops.cases import arguments, to32
+    from tests.ops.test_device_operations import IN_UNITS, in_units
+
+    device = Device("cuda")
+    for shape in [(7, 5, 24, 3, 40), (33, 3, 66, 3, 31), (40, 9, 128, 2, 256), (97, 3, 64, 2, 64)]:
+        unit = torch.full((shape[1],), 2.0**-10)
+        for name, args in arguments(*shape).items():
+            device.call(name, *to32(args))
+            if name in IN_UNITS:
+                device.call(name, *in_units(name, args, unit)[0])
+    assert len(ops.OPERATIONS) > 8
+    device.call("masked_linear", torch.randn(5, 9), torch.randn(7, 9), torch.randn(7, 9), 0.0, None, False)
+    torch.cuda.synchronize()
+
+
+def seconds(run: Callable[[], object], rounds: int = 10) -> float:
+    """Median of device times."""
+    import torch
+
+    run()
+    times = []
+    for _ in range(rounds):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        run()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) / 1e3)
+    return statistics.median(times)
+
+
+def ceilings(args: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
+    big = torch.randn(1 << 29, device="cuda")
+    other = torch.empty_like(big)
+    found: dict[str, Any] = {"copy_bytes_per_second": 2 * big.nbytes / seconds(lambda: other.copy_(big))}
+    del big, other
+    rows = 1 << 17
+    shapes = {"square": (8192, 8192, 8192), "qkv": (rows, 768, 2304), "ao": (rows, 768, 768), "i": (rows, 768, 3072), "o": (rows, 3072, 768)}
+    for dtype in (torch.float16, torch.float32):
+        for name, (m, k, n) in shapes.items():
+            a, b = torch.randn(m, k, device="cuda").to(dtype), torch.randn(n, k, device="cuda").to(dtype)
+            found[f"{name}_{str(dtype)[6:]}_flops"] = 2.0 * m * n * k / seconds(lambda a=a, b=b: a @ b.T)
+    for name, value in found.items():
+        print(f"{name:32} {value / 1e12:8.2f} T/s")
+    return found
+
+
+def kernels(args: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
+    from tests.ops.cases import arguments
+
+    s, n, d, f, h = args.tokens, (1 << 17) // args.tokens, 768, 3072, 12
+    small = arguments(s, 4, d, h, f)
+    found: dict[str, Any] = {}
+    bandwidth = ceilings_of(args).get("copy_bytes_per_second", 3.0e12)
+    for dtype in (torch.float16, torch.float32):
+        size = dtype.itemsize
+        unit = torch.full((n,), 2.0**-10, device="cuda") if dtype == torch.float16 else None
+
+        def diff(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
+            return torch.randn(*shape, device="cuda").to(dtype)
+
+        def base(name: str, first: int) -> list[Any]:
+            return [a.float().cuda() if isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in small[name][first:]]
+
+        dx, dqkv = diff(s, n, d), diff(s, n, 3 * d)
+        op = torch.ops.pyneuro
+        index = torch.randint(d, (n,), device="cuda")
+        weights = [torch.randn(s, n, device="cuda") for _ in range(2)]
+        key = base("delta_entry", 0)
+        entry = (weights[0], key[1], index // 64, weights[1], key[4], index // 64, *key[6:])
+        gelu = base("delta_feed_forward", 5)[:2]
+        inner = diff(s, n, f)
+        from pyneuro.ops import cuda
+
+        def run_gelu(inner: torch.Tensor = inner, gelu: list[Any] = gelu, unit: torch.Tensor | None = unit) -> None:
+            cuda.launch("delta_gelu", inner, inner.data_ptr(), gelu[0].data_ptr(), gelu[1].data_ptr(), cuda.address(unit), cuda.is_half(inner), *inner.shape)
+
+        low_rank = base("delta_attention_low_rank", 2)
+        dense = base("delta_attention_row0_dense", 2)
+        half = dtype == torch.float16
+        if half:
+            low_rank[7] = low_rank[6].half()
+            dense[5], dense[7] = dense[4].half(), dense[6].half()
+        work: dict[str, tuple[Callable[[], object], float]] = {
+            "delta_layernorm": (lambda dx=dx, b=base("delta_layernorm", 1), u=unit: op.delta_layernorm(dx, *b, u), 2 * s * n * d * size),
+            "delta_gelu": (run_gelu, 2 * s * n * f * size),
+            "delta_attention": (lambda x=dqkv, b=base("delta_attention", 1), u=unit: op.delta_attention(x, *b, u), 4 * s * n * d * size),
+            "delta_entry": (lambda e=entry, u=unit: op.delta_entry(*e, u), s * n * d * size),
+            "delta_attention_low_rank": (lambda x=dqkv[0], y=dx[0], b=low_rank, u=unit: op.delta_attention_low_rank(x, y, *b, u), s * n * d * size),
+            "delta_attention_row0": (lambda x=dqkv[0], b=base("delta_attention_row0", 1), u=unit: op.delta_attention_row0(x, *b, u), 4 * n * d * size),
+            "delta_attention_row0_dense": (lambda x=dx, y=dqkv[0, :, :d].contiguous(), b=dense, u=unit: op.delta_attention_row0_dense(x, y, *b, u), s * n * d * size),
+        }
+        for name, (run, moved) in work.items():
+            took = seconds(run)
+            found[f"{name}_{str(dtype)[6:]}"] = {"milliseconds": took * 1e3, "bytes": moved, "of_bandwidth": moved / bandwidth / took}
+            print(f"{name:28} {str(dtype)[6:]:8} {took * 1e3:8.3f} ms  {moved / took / 1e12:6.2f} TB/s  {moved / bandwidth / took:5.2f} of the copy")
+    return {"tokens": s, "candidates": n, **found}
+
+
+def ceilings_of(args: argparse.Namespace) -> dict[str, Any]:
+    path = result_path(args)
+    found: dict[str, Any] = json.loads(path.read_text()).get("ceilings", {}) if path.exists() else {}
+    return found
+
+
+def errors(args: argparse.Namespace, clf: Any, encodings: list[Any], backends: dict[str, Any], per_site: int) -> dict[str, Any]:
+    """Relative L2 error of the changes of the log-ratios, per (layer, module), against float64."""
+    import torch
+
+    from pyneuro.engine.backend import Backend
+    from pyneuro.engine.exact import ExactEngine
+
+    device = torch.device("cuda", 0)
+    truth = ExactEngine.create(clf, Backend("reference", "float64", device))
+    engines = {name: ExactEngine.create(clf, backend) for name, backend in backends.items()}
+    generator = torch.Generator().manual_seed(0)
+    found: dict[str, Any] = {name: {} for name in engines}
+    picks = {site: torch.randperm(clf.shape.width(site[1]), generator=generator)[:per_site] for site in clf.shape.groups()}
+    squares: dict[tuple[str, Any], list[float]] = {}
+    for encoding in encodings:
+        want_base = truth.begin(encoding)
+        bases = {name: engine.begin(encoding) for name, engine in engines.items()}
+        for site, index in picks.items():
+            z = torch.randn(len(index), generator=generator, dtype=torch.float64) * 0.5
+            want = truth.delta_logits(want_base, *site, index, z)
+            want = want - want[:, :1]
+            for name, engine in engines.items():
+                got = engine.delta_logits(bases[name], *site, index, z)
+                sums = squares.setdefault((name, site), [0.0, 0.0])
+                sums[0] += float((got - got[:, :1] - want).square().sum())
+                sums[1] += float(want.square().sum())
+    for (name, (layer, module)), (error, size) in squares.items():
+        found[name][f"L{layer}.{module}"] = (error / size) ** 0.5
+    return {name: {"worst": max(each.values()), "median": statistics.median(each.values()), "sites": each} for name, each in found.items()}
+
+
+def accuracy(args: argparse.Namespace) -> dict[str, Any]:
+    import torch
+    from harness import real_pairs
+    from models import classifier
+
+    from pyneuro.engine.backend import Backend
+
+    device = torch.device("cuda", 0)
+    backends = {precision: Backend("cuda", precision, device) for precision in ("fp32", "fp16")}
+    found: dict[str, Any] = {}
+    for model, pairs, per_site in (("bundled", 4, 16), ("bert-base", 1, 8)):
+        clf = classifier(model)
+        found[model] = errors(args, clf, [clf.encode(pair) for pair in real_pairs(pairs)], backends, per_site)
+        for name, each in found[model].items():
+            print(f"{model:10} {name}: relative L2 error of the log-ratios, worst (layer, module) {each['worst']:.1e}, median {each['median']:.1e}")
+    return found
+
+
+def search(args: argparse.Namespace) -> dict[str, Any]:
+    import numpy as np
+    import torch
+    from exact_search import Share, effects
+    from harness import real_pairs
+    from models import classifier, lengthened
+
+    import pyneuro as pn
+    from pyneuro.baselines.neurons_in_batch import NeuronsInBatch
+    from pyneuro.baselines.patching import Patching
+    from pyneuro.engine.backend import Backend
+    from pyneuro.engine.exact import ExactEngine
+    from pyneuro.engine.intervention import Intervention
+    from pyneuro.engine.plan import patch_flops
+    from pyneuro.search.exact import ExactEvaluator
+
+    device = torch.device("cuda", 0)
+    clf = classifier("bert-base")
+    donor, sample = (lengthened(clf.encode(pair), args.tokens) for pair in real_pairs(2))
+    every, some = Share(clf, donor, 1), Share(clf, donor, args.step)
+    truth = ExactEvaluator(ExactEngine.create(clf, Backend("reference", "float64", device)), "linear", Intervention())
+    want = effects(*some.run(truth, [sample]))
+    del truth
+    flops = sum(patch_flops(clf.shape, args.tokens, layer, module) * clf.shape.width(module) for layer, module in clf.shape.groups())
+    found: dict[str, Any] = {"tokens": args.tokens, "neurons": every.n, "flops_per_sample": flops, "sides": {}}
+
+    def measure(name: str, evaluator: Any, share: Any, rounds: int) -> float:
+        got = effects(*some.run(evaluator, [sample]))
+        error = float(np.linalg.norm(got - want) / np.linalg.norm(want))
+        times = []
+        for _ in range(rounds):
+            torch.cuda.synchronize()
+            started = time.perf_counter()
+            share.run(evaluator, [sample])
+            torch.cuda.synchronize()
+            times.append(time.perf_counter() - started)
+        took = statistics.median(times) / share.n
+        found["sides"][name] = {"patched_runs_per_second": 1 / took, "effect_error": error, "neurons": share.n, "seconds": times}
+        print(f"{name:24} {1 / took:12.0f} patched runs/s   effect error {error:.1e}   2,000 samples in {2000 * every.n * took / 60:9.1f} min", flush=True)
+        return took
+
+    for precision, share, rounds in (("fp16", every, 3), ("fp32", some, 1)):
+        evaluator = ExactEvaluator(ExactEngine.create(clf, Backend("cuda", precision, device)), "linear", Intervention())
+        took = measure(f"exact {precision}", evaluator, share, rounds)
+        found["sides"][f"exact {precision}"]["flops_per_second"] = flops / every.n / took
+        if precision == "fp16":
+            print(f"{'':24} {flops / every.n / took / 1e12:12.1f} TFLOP/s")
+            profile(lambda e=evaluator: every.run(e, [sample]), found)
+        del evaluator
+    model = clf.model.cuda()
+    for name, dtype, tf32 in (("hooks fp32", torch.float32, False), ("hooks TF32", torch.float32, True), ("hooks bf16", torch.bfloat16, False)):
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        hooked = pn.wrap(model.to(dtype), clf.tokenizer, name="bert-base-random")
+        evaluator = NeuronsInBatch(Patching(hooked, "linear", Intervention(), 0), args.batch)
+        measure(name, evaluator, some, 1)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    ours = found["sides"]["exact fp16"]["patched_runs_per_second"]
+    for name in ("hooks fp32", "hooks TF32", "hooks bf16"):
+        ratio = ours / found["sides"][name]["patched_runs_per_second"]
+        found["sides"][name]["ratio"] = ratio
+        print(f"exact fp16 / {name}: {ratio:.1f}x")
+    return found
+
+
+def profile(run: Callable[[], object], found: dict[str, Any]) -> None:
+    """Where the device's time goes in one sweep."""
+    import torch
+    from torch.profiler import ProfilerActivity
+
+    started = time.perf_counter()
+    with torch.profiler.profile(activities=[ProfilerActivity.CUDA]) as trace:
+        run()
+        torch.cuda.synchronize()
+    wall = time.perf_counter() - started
+    events = sorted(trace.key_averages(), key=lambda e: -e.self_device_time_total)
+    busy = sum(e.self_device_time_total for e in events) / 1e6
+    found["profile"] = {"wall": wall, "busy": busy, "kernels": {e.key[:120]: {"milliseconds": e.self_device_time_total / 1e3, "calls": e.count} for e in events[:24]}}
+    print(f"one sweep under the profiler: {wall:.3f} s, device busy {busy:.3f} s")
+    for e in events[:16]:
+        print(f"  {e.self_device_time_total / 1e3:9.2f} ms {e.count:6} x {e.key[:90]}")
+
+
+def estimate(args: argparse.Namespace) -> dict[str, Any]:
+    import torch
+    from harness import real_pairs
+    from models import classifier
+
+    import pyneuro as pn
+
+    clf = classifier("bert-base")
+    pairs = real_pairs(args.pairs)
+    found: dict[str, Any] = {"pairs": len(pairs)}
+    for method, options in (("linear", {}), ("estimate", {"tolerance": 1.0})):
+        started = time.perf_counter()
+        pn.search(clf, pairs, method=method, intervention="remove", backend="cuda", progress=False, **options)
+        torch.cuda.synchronize()
+        found[method] = time.perf_counter() - started
+        print(f"{method} method, {len(pairs)} pairs: {found[method]:.1f} s", flush=True)
+    return found
+
+
+def result_path(args: argparse.Namespace) -> Path:
+    import torch
+
+    name = "".join(c if c.isalnum() else "-" for c in torch.cuda.get_device_name().lower()).strip("-")
+    return Path(args.out) / f"{name}.json"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stages", nargs="*", default=STAGES, choices=STAGES)
+    parser.add_argument("--tokens", type=int, default=40)
+    parser.add_argument("--step", type=int, default=64, help="the slow sides take every step-th neuron")
+    parser.add_argument("--batch", type=int, default=512, help="rows of a hooked forward")
+    parser.add_argument("--pairs", type=int, default=50)
+    parser.add_argument("--out", default=str(ROOT / "benchmarks" / "results"))
+    parser.add_argument("--every-kernel", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.every_kernel:
+        every_kernel()
+        return 0
+    import torch
+
+    if not torch.cuda.is_available():
+        raise SystemExit("torch sees no CUDA device; this check needs one")
+    path = result_path(args)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    failed = []
+    for stage in args.stages:
+        print(f"--- {stage}", flush=True)
+        started = time.perf_counter()
+        try:
+            found = globals()[stage](args)
+        except Exception as error:  # a stage that fails must not take the others' device time with it
+            import traceback
+
+            traceback.print_exc()
+            found = {"failed": repr(error)}
+            failed.append(stage)
+        record = json.loads(path.read_text()) if path.exists() else {}
+        record |= facts()
+        record[stage] = {"stage_seconds": time.perf_counter() - started, **found}
+        path.write_text(json.dumps(record, indent=1) + "\n")
+        print(f"    {time.perf_counter() - started:.1f} s", flush=True)
+    print(f"written: {path}")
+    return 1 if failed else 0
+
+
+def facts() -> dict[str, Any]:
+    import torch
+
+    driver = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True).stdout.strip()
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "memory_bytes": torch.cuda.get_device_properties(0).total_memory,
+        "driver": driver,
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "python": sys.version.split()[0],
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,242 @@
+// Attention of a difference when every row changed, on tensor cores: fp16 differences, heads of 32 or 64, up to 128 tokens.
+//
+// A block serves one head and a few candidates, a warp sixteen query rows. In a candidate's unit u,
+//   scores   ds = u scale ((q + u dq) dkᵀ + dq kᵀ)
+//   context  dctx = (dp / u) v + (p + dp) dv
+// and the scores never leave the registers: the sums of the first product are, lane by lane, the left operand of the second.
+#include "cuda/norm.cuh"
+#include "cuda/ptx.cuh"
+#include "cuda/softmax.cuh"
+
+namespace pyneuro::cuda {
+namespace {
+
+constexpr int kTile = 16;
+constexpr int kMostTokens = 128;
+constexpr int64_t kCandidates = 8;  // a block's
+
+__device__ __forceinline__ unsigned pair_at(const __half* p) { return *reinterpret_cast<const unsigned*>(p); }
+
+__device__ __forceinline__ unsigned pack(float low, float high) {
+  const __half2 pair = __floats2half2_rn(low, high);
+  unsigned bits;
+  memcpy(&bits, &pair, sizeof bits);
+  return bits;
+}
+
+// q + u dq
+__device__ __forceinline__ unsigned moved(unsigned q, unsigned dq, float unit) {
+  __half2 base, change;
+  memcpy(&base, &q, sizeof base);
+  memcpy(&change, &dq, sizeof change);
+  const float2 a = __half22float2(base), b = __half22float2(change);
+  return pack(a.x + unit * b.x, a.y + unit * b.y);
+}
+
+// Sum over the four lanes that share a row of a tile.
+__device__ __forceinline__ float row_sum(float x) {
+  x += __shfl_xor_sync(kAllLanes, x, 1);
+  return x + __shfl_xor_sync(kAllLanes, x, 2);
+}
+
+// Changes of the scores of a lane's two rows become changes of the probabilities.
+template <int Tiles>
+__device__ __forceinline__ void delta_softmax_rows(const float (&p)[Tiles][4], float (&ds)[Tiles][4]) {
+  float mean[2] = {0.0f, 0.0f};
+#pragma unroll
+  for (int i = 0; i < Tiles; ++i) {
+#pragma unroll
+    for (int c = 0; c < 4; ++c) mean[c / 2] += p[i][c] * expm1_fast(ds[i][c]);
+  }
+  mean[0] = row_sum(mean[0]);
+  mean[1] = row_sum(mean[1]);
+  const bool near = mean[0] >= kLeastMean && mean[0] <= kMostMean && mean[1] >= kLeastMean && mean[1] <= kMostMean;
+  if (__all_sync(kAllLanes, near)) {
+#pragma unroll
+    for (int i = 0; i < Tiles; ++i) {
+#pragma unroll
+      for (int c = 0; c < 4; ++c) forget(ds[i][c]);
+    }
+#pragma unroll
+    for (int i = 0; i < Tiles; ++i) {
+#pragma unroll
+      for (int c = 0; c < 4; ++c) ds[i][c] = delta_softmax(p[i][c], expm1_fast(ds[i][c]), mean[c / 2]);
+    }
+    return;
+  }
+#pragma unroll
+  for (int row = 0; row < 2; ++row) {
+    const bool far = !(mean[row] >= kLeastMean && mean[row] <= kMostMean);
+    float likeliest = -INFINITY, shift = 0.0f, z = 0.0f;
+#pragma unroll
+    for (int i = 0; i < Tiles; ++i) {
+#pragma unroll
+      for (int c = 2 * row; c < 2 * row + 2; ++c) {
+        const float after = p[i][c] > 0.0f ? logf(p[i][c]) + ds[i][c] : -INFINITY;
+        if (after > likeliest) {
+          likeliest = after;
+          shift = ds[i][c];
+        }
+      }
+    }
+    shift = shift_of_likeliest(likeliest, shift, 4);
+#pragma unroll
+    for (int i = 0; i < Tiles; ++i) {
+#pragma unroll
+      for (int c = 2 * row; c < 2 * row + 2; ++c) forget(ds[i][c]);
+    }
+#pragma unroll
+    for (int i = 0; i < Tiles; ++i) {
+#pragma unroll
+      for (int c = 2 * row; c < 2 * row + 2; ++c) z += p[i][c] * exp_fast(ds[i][c] - shift);
+    }
+    z = row_sum(z);
+#pragma unroll
+    for (int i = 0; i < Tiles; ++i) {
+#pragma unroll
+      for (int c = 2 * row; c < 2 * row + 2; ++c) forget(ds[i][c]);
+    }
+#pragma unroll
+    for (int i = 0; i < Tiles; ++i) {
+#pragma unroll
+      for (int c = 2 * row; c < 2 * row + 2; ++c)
+        ds[i][c] = far ? delta_softmax_far(p[i][c], exp_fast(ds[i][c] - shift), z) : delta_softmax(p[i][c], expm1_fast(ds[i][c]), mean[row]);
+    }
+  }
+}
+
+// E: width of a head; Tiles: of sixteen tokens.
+template <int E, int Tiles>
+__global__ void __launch_bounds__(Tiles* kWarp) attention_mma_kernel(DeltaAttention args) {
+  constexpr int kLd = E + 8;  // off a power of two: no two lanes of an access in one bank
+  constexpr int kArray = Tiles * kTile * kLd, kVectors = E / 8;
+  PN_SHARED(__half, shared);
+  __half *const q = shared, *const k = q + kArray, *const v = k + kArray, *const changes = v + kArray;  // dq, dk, dv
+  const AttentionBase& base = args.base;
+  const int64_t d = base.hidden, n_all = args.candidates, h = blockIdx.y;
+  const int s = static_cast<int>(base.tokens), lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
+  const int row = threadIdx.x / kWarp * kTile + g;  // and row + 8
+
+  for (int i = threadIdx.x; i < Tiles * kTile * E; i += blockDim.x) {
+    const int token = i / E, j = i % E;
+    const int64_t from = token * d + h * E + j;
+    const bool real = token < s;
+    q[token * kLd + j] = __float2half_rn(real ? base.q[from] : 0.0f);
+    k[token * kLd + j] = __float2half_rn(real ? base.k[from] : 0.0f);
+    v[token * kLd + j] = __float2half_rn(real ? base.v[from] : 0.0f);
+    if (!real)
+      for (int part = 0; part < 3; ++part) changes[part * kArray + token * kLd + j] = __float2half_rn(0.0f);
+  }
+  float p[2 * Tiles][4];
+#pragma unroll
+  for (int i = 0; i < 2 * Tiles; ++i) {
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      const int query = row + c / 2 * 8, key = i * 8 + 2 * t + c % 2;
+      p[i][c] = query < s && key < s ? base.p[(h * s + query) * s + key] : 0.0f;
+    }
+  }
+
+  const int64_t first = blockIdx.x * kCandidates, end = first + kCandidates < n_all ? first + kCandidates : n_all;
+  for (int64_t n = first; n < end; ++n) {
+    __syncthreads();
+    for (int i = threadIdx.x; i < 3 * s * kVectors; i += blockDim.x) {
+      const int part = i / (s * kVectors), token = i / kVectors % s, j = i % kVectors * 8;
+      const __half* from = static_cast<const __half*>(args.dqkv) + ((token * n_all + n) * 3 + part) * d + h * E + j;
+      *reinterpret_cast<uint4*>(changes + part * kArray + token * kLd + j) = *reinterpret_cast<const uint4*>(from);
+    }
+    __syncthreads();
+    __half *const dq = changes, *const dk = dq + kArray, *const dv = dk + kArray;
+    const float unit = args.unit == nullptr ? 1.0f : args.unit[n], per_unit = 1.0f / unit, to_scores = unit * base.scale;
+
+    float ds[2 * Tiles][4] = {};
+#pragma unroll
+    for (int j = 0; j < E; j += 16) {
+      unsigned change[4], query[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int at = (row + i % 2 * 8) * kLd + j + 2 * t + i / 2 * 8;
+        change[i] = pair_at(dq + at);
+        query[i] = moved(pair_at(q + at), change[i], unit);
+      }
+#pragma unroll
+      for (int i = 0; i < 2 * Tiles; ++i) {
+        const int at = (i * 8 + g) * kLd + j + 2 * t;
+        const unsigned key_change[2] = {pair_at(dk + at), pair_at(dk + at + 8)}, key[2] = {pair_at(k + at), pair_at(k + at + 8)};
+        mma_16x8x16(ds[i], query, key_change);
+        mma_16x8x16(ds[i], change, key);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < 2 * Tiles; ++i) {
+#pragma unroll
+      for (int c = 0; c < 4; ++c) ds[i][c] *= to_scores;
+    }
+    delta_softmax_rows(p, ds);
+
+    float context[E / 8][4] = {};
+#pragma unroll
+    for (int i = 0; i < Tiles; ++i) {
+      unsigned along_base[4], along_change[4];
+#pragma unroll
+      for (int part = 0; part < 4; ++part) {
+        const int tile = 2 * i + part / 2, c = part % 2 * 2;
+        along_base[part] = pack(ds[tile][c] * per_unit, ds[tile][c + 1] * per_unit);
+        along_change[part] = pack(p[tile][c] + ds[tile][c], p[tile][c + 1] + ds[tile][c + 1]);
+      }
+      const int at = (i * kTile + lane % 16) * kLd + lane / 16 * 8;
+#pragma unroll
+      for (int j = 0; j < E; j += 16) {
+        unsigned value[4];
+        load_matrices_transposed(value, v + at + j);
+        mma_16x8x16(context[j / 8], along_base, {value[0], value[1]});
+        mma_16x8x16(context[j / 8 + 1], along_base, {value[2], value[3]});
+        load_matrices_transposed(value, dv + at + j);
+        mma_16x8x16(context[j / 8], along_change, {value[0], value[1]});
+        mma_16x8x16(context[j / 8 + 1], along_change, {value[2], value[3]});
+      }
+    }
+
+    // Through this warp's own rows of dq, which nobody reads any more, so that whole vectors leave.
+    __syncwarp();
+#pragma unroll
+    for (int j = 0; j < E / 8; ++j) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half)
+        *reinterpret_cast<unsigned*>(dq + (row + half * 8) * kLd + j * 8 + 2 * t) = pack(context[j][2 * half], context[j][2 * half + 1]);
+    }
+    __syncwarp();
+    for (int i = lane; i < kTile * kVectors; i += kWarp) {
+      const int token = row - g + i / kVectors, j = i % kVectors * 8;
+      if (token < s)
+        *reinterpret_cast<uint4*>(static_cast<__half*>(args.out) + (token * n_all + n) * d + h * E + j) = *reinterpret_cast<const uint4*>(dq + token * kLd + j);
+    }
+  }
+}
+
+template <int E, int Tiles>
+cudaError_t launch(const DeltaAttention& args, cudaStream_t stream) {
+  if constexpr (Tiles * kTile > kMostTokens) {
+    return cudaErrorInvalidValue;
+  } else {
+    if (args.base.tokens > Tiles * kTile) return launch<E, Tiles + 1>(args, stream);
+    constexpr size_t bytes = 6 * Tiles * kTile * (E + 8) * sizeof(__half);
+    if (cudaError_t error = allow_shared(attention_mma_kernel<E, Tiles>, bytes); error != cudaSuccess) return error;
+    const dim3 grid(blocks_for(args.candidates, kCandidates), static_cast<unsigned>(args.base.heads));
+    PN_LAUNCH((attention_mma_kernel<E, Tiles>), grid, dim3(Tiles * kWarp), bytes, stream, args);
+    return cudaGetLastError();
+  }
+}
+
+}  // namespace
+
+bool delta_attention_has_tensor_core_kernel(const DeltaAttention& args) {
+  const int64_t e = args.base.hidden / args.base.heads;
+  return args.storage == Storage::fp16 && (e == 32 || e == 64) && args.base.tokens <= kMostTokens && is_wide<__half>(args.base.hidden, args.dqkv, args.out);
+}
+
+cudaError_t delta_attention_on_tensor_cores(const DeltaAttention& args, cudaStream_t stream) {
+  return args.base.hidden / args.base.heads == 64 ? launch<64, 1>(args, stream) : launch<32, 1>(args, stream);
+}
+
+}  // namespace pyneuro::cuda

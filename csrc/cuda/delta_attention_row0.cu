@@ -1,0 +1,147 @@
+// Attention read at row 0 alone: when only row 0 changed (by one neuron of Q, or all over), and when every row changed.
+#include "cuda/norm.cuh"
+#include "cuda/softmax.cuh"
+
+namespace pyneuro::cuda {
+namespace {
+
+constexpr int kWarps = 8;
+
+// Row 0 changed: a block a candidate, a warp a head.
+template <class T>
+__global__ void __launch_bounds__(kWarps* kWarp) row0_kernel(DeltaAttentionRow0 args) {
+  PN_SHARED(float, shared);
+  const AttentionBase& base = args.base;
+  const int64_t s = base.tokens, d = base.hidden, e = d / base.heads, n = blockIdx.x;
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  const float unit = args.unit == nullptr ? 1.0f : args.unit[n];
+  float* dp = shared + warp * s;
+  for (int64_t h = warp; h < base.heads; h += kWarps) {
+    const T *dq = static_cast<const T*>(args.dqkv) + n * 3 * d + h * e, *dk = dq + d, *dv = dk + d;
+    float patched_key = 0.0f;
+    for (int64_t j = lane; j < e; j += kWarp) patched_key += (base.q[h * e + j] + unit * to_float(dq[j])) * to_float(dk[j]);
+    patched_key = warp_sum(patched_key);
+    for (int64_t key = lane; key < s; key += kWarp) {
+      const float* k = base.k + key * d + h * e;
+      float sum = key == 0 ? patched_key : 0.0f;
+      for (int64_t j = 0; j < e; ++j) sum += to_float(dq[j]) * k[j];
+      dp[key] = sum * base.scale * unit;
+    }
+    __syncwarp();
+    const float* p = base.p + h * s * s;
+    delta_softmax_row(p, dp, s);
+    for (int64_t j = lane; j < e; j += kWarp) {
+      float along_base = 0.0f;
+      for (int64_t key = 0; key < s; ++key) along_base += dp[key] * base.v[key * d + h * e + j];
+      static_cast<T*>(args.out)[n * d + h * e + j] = from_float<T>(along_base / unit + (p[0] + dp[0]) * to_float(dv[j]));
+    }
+    __syncwarp();
+  }
+}
+
+// One neuron of Q changed: a warp a candidate.
+__global__ void __launch_bounds__(kWarps* kWarp) query_kernel(DeltaEntryQuery args) {
+  PN_SHARED(float, shared);
+  const AttentionBase& base = args.base;
+  const int64_t s = base.tokens, d = base.hidden, e = d / base.heads, n = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
+  if (n >= args.candidates) return;
+  const int lane = threadIdx.x % kWarp;
+  const int64_t neuron = args.index[n], h = neuron / e;
+  float* dp = shared + threadIdx.x / kWarp * s;
+  for (int64_t key = lane; key < s; key += kWarp) dp[key] = args.change[n] * base.scale * base.k[key * d + neuron];
+  __syncwarp();
+  delta_softmax_row(base.p + h * s * s, dp, s);
+  for (int64_t j = lane; j < d; j += kWarp) {
+    float context = 0.0f;
+    if (j / e == h)
+      for (int64_t key = 0; key < s; ++key) context += dp[key] * base.v[key * d + j];
+    args.out[n * d + j] = context;
+  }
+}
+
+// Every row changed: a block a candidate. Scores [H, S] in shared memory; of dx a thread reads its own columns.
+template <class T, int W>
+__global__ void __launch_bounds__(kWarps* kWarp) pool_kernel(DeltaAttentionPool args) {
+  PN_SHARED(float, dp);
+  const AttentionBase& base = args.base;
+  const int64_t s = base.tokens, d = base.hidden, heads = base.heads, e = d / heads, n = blockIdx.x, n_all = args.candidates;
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  const float unit = args.unit == nullptr ? 1.0f : args.unit[n];
+  const T *dx = static_cast<const T*>(args.dx) + n * d, *dq = static_cast<const T*>(args.dq0) + n * d, *key_rows = static_cast<const T*>(args.key_rows) + n * d;
+  for (int64_t t = warp; t < s; t += kWarps)
+    for (int64_t h = 0; h < heads; ++h) {
+      float sum = 0.0f;
+      for (int64_t j = lane * W; j < d; j += kWarp * W) {
+        float a[W], b[W];
+        load(dx + t * n_all * d + j, a);
+        load(key_rows + h * n_all * d + j, b);
+#pragma unroll
+        for (int i = 0; i < W; ++i) sum += a[i] * b[i];
+      }
+      for (int64_t j = lane; j < e; j += kWarp) sum += to_float(dq[h * e + j]) * base.k[t * d + h * e + j];
+      sum = warp_sum(sum);
+      if (lane == 0) dp[h * s + t] = sum * base.scale * unit;
+    }
+  __syncthreads();
+  for (int64_t h = warp; h < heads; h += kWarps) delta_softmax_row(base.p + h * s * s, dp + h * s, s);
+  __syncthreads();
+  constexpr int kHeads = 4;  // that share a read of dx
+  for (int64_t j = threadIdx.x * W; j < d; j += blockDim.x * W)
+    for (int64_t first = 0; first < heads; first += kHeads) {
+      float sums[kHeads][W] = {};
+      for (int64_t t = 0; t < s; ++t) {
+        float x[W];
+        load(dx + t * n_all * d + j, x);
+#pragma unroll
+        for (int i = 0; i < kHeads; ++i) {
+          const int64_t h = first + i;
+          const float weight = h < heads ? base.p[h * s * s + t] + dp[h * s + t] : 0.0f;
+#pragma unroll
+          for (int c = 0; c < W; ++c) sums[i][c] += weight * x[c];
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < kHeads; ++i)
+        if (first + i < heads) store(static_cast<T*>(args.pooled) + ((first + i) * n_all + n) * d + j, sums[i]);
+    }
+  for (int64_t j = threadIdx.x; j < d; j += blockDim.x) {
+    float sum = 0.0f;
+    for (int64_t t = 0; t < s; ++t) sum += dp[j / e * s + t] * base.v[t * d + j];
+    static_cast<T*>(args.from_base)[n * d + j] = from_float<T>(sum / unit);
+  }
+}
+
+}  // namespace
+
+cudaError_t delta_attention_row0(const DeltaAttentionRow0& args, cudaStream_t stream) {
+  if (args.candidates == 0) return cudaSuccess;
+  return for_storage(args.storage, [&]<class T>(T*) {
+    const size_t bytes = kWarps * static_cast<size_t>(args.base.tokens) * sizeof(float);
+    if (cudaError_t error = allow_shared(row0_kernel<T>, bytes); error != cudaSuccess) return error;
+    PN_LAUNCH((row0_kernel<T>), dim3(static_cast<unsigned>(args.candidates)), dim3(kWarps * kWarp), bytes, stream, args);
+    return cudaGetLastError();
+  });
+}
+
+cudaError_t delta_entry_query(const DeltaEntryQuery& args, cudaStream_t stream) {
+  if (args.candidates == 0) return cudaSuccess;
+  const size_t bytes = kWarps * static_cast<size_t>(args.base.tokens) * sizeof(float);
+  if (cudaError_t error = allow_shared(query_kernel, bytes); error != cudaSuccess) return error;
+  PN_LAUNCH(query_kernel, dim3(blocks_for(args.candidates, kWarps)), dim3(kWarps * kWarp), bytes, stream, args);
+  return cudaGetLastError();
+}
+
+cudaError_t delta_attention_pool(const DeltaAttentionPool& args, cudaStream_t stream) {
+  if (args.candidates == 0) return cudaSuccess;
+  return for_storage(args.storage, [&]<class T>(T*) {
+    const size_t bytes = static_cast<size_t>(args.base.heads * args.base.tokens) * sizeof(float);
+    const auto launch = [&](auto kernel) {
+      if (cudaError_t error = allow_shared(kernel, bytes); error != cudaSuccess) return error;
+      PN_LAUNCH(kernel, dim3(static_cast<unsigned>(args.candidates)), dim3(kWarps * kWarp), bytes, stream, args);
+      return cudaGetLastError();
+    };
+    return is_wide<T>(args.base.hidden, args.dx, args.key_rows, args.pooled) ? launch(pool_kernel<T, kWide<T>>) : launch(pool_kernel<T, 1>);
+  });
+}
+
+}  // namespace pyneuro::cuda

@@ -1,0 +1,53 @@
+// GELU difference, in place. A thread keeps the base value and the four Taylor coefficients of its columns of one token in registers and runs
+// over candidates.
+#include "cuda/norm.cuh"
+
+namespace pyneuro::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int64_t kCandidates = 32;  // a block's
+
+template <class T, int W>
+__global__ void __launch_bounds__(kThreads) gelu_kernel(DeltaGelu args) {
+  const int64_t f = args.width, column = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * W, token = blockIdx.z;
+  if (column >= f) return;
+  float base[W], c1[W], c2[W], c3[W], c4[W];
+  load(args.pre_gelu + token * f + column, base);
+  const float* series = args.series + token * 4 * f + column;
+  load(series, c1);
+  load(series + f, c2);
+  load(series + 2 * f, c3);
+  load(series + 3 * f, c4);
+  const int64_t first = blockIdx.y * kCandidates, end = first + kCandidates < args.candidates ? first + kCandidates : args.candidates;
+  T* x = static_cast<T*>(args.x) + (token * args.candidates + first) * f + column;
+  for (int64_t n = first; n < end; ++n, x += f) {
+    const float unit = args.unit == nullptr ? 1.0f : args.unit[n];
+    float values[W];
+    load(x, values);
+#pragma unroll
+    for (int i = 0; i < W; ++i) {
+      const float d = values[i] * unit;
+      values[i] *= c1[i] + d * (c2[i] + d * (c3[i] + d * c4[i]));
+      if (!(fabsf(d) <= kGeluSeriesRadius)) values[i] = delta_gelu_plain(base[i], d) / unit;
+    }
+    store(x, values);
+  }
+}
+
+}  // namespace
+
+cudaError_t delta_gelu(const DeltaGelu& args, cudaStream_t stream) {
+  if (args.tokens * args.candidates == 0) return cudaSuccess;
+  return for_storage(args.storage, [&]<class T>(T*) {
+    const dim3 rest(1, blocks_for(args.candidates, kCandidates), static_cast<unsigned>(args.tokens));
+    if (is_wide<T>(args.width, args.x, args.pre_gelu, args.series)) {
+      PN_LAUNCH((gelu_kernel<T, kWide<T>>), dim3(blocks_for(args.width, kThreads * kWide<T>), rest.y, rest.z), dim3(kThreads), 0, stream, args);
+    } else {
+      PN_LAUNCH((gelu_kernel<T, 1>), dim3(blocks_for(args.width, kThreads), rest.y, rest.z), dim3(kThreads), 0, stream, args);
+    }
+    return cudaGetLastError();
+  });
+}
+
+}  // namespace pyneuro::cuda

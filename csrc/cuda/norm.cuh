@@ -1,0 +1,106 @@
+// LayerNorm difference of a row that a warp holds in registers: V vectors of W values a lane. Formula in pyneuro/delta.h.
+#pragma once
+#include "cuda/device.cuh"
+
+namespace pyneuro::cuda {
+
+// A lane's part of a row: column(v) is where its v-th vector begins.
+template <int W, int V>
+struct Row {
+  float x[V][W];
+
+  static __device__ __forceinline__ int64_t column(int v) { return (static_cast<int64_t>(v) * kWarp + threadIdx.x % kWarp) * W; }
+
+  template <class Each>
+  __device__ __forceinline__ void fill(int64_t columns, Each each) {
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      if (column(v) < columns) {
+        each(column(v), x[v]);
+      } else {
+#pragma unroll
+        for (int i = 0; i < W; ++i) x[v][i] = 0.0f;
+      }
+    }
+  }
+};
+
+// du, in the candidate's unit, becomes the difference after the LayerNorm, in the same unit.
+template <int W, int V>
+__device__ __forceinline__ void delta_layernorm_row(Row<W, V>& du, const float* centred, float rstd, const float* gamma, float unit, int64_t columns) {
+  const float share = 1.0f / static_cast<float>(columns);
+  float mean = 0.0f;
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+#pragma unroll
+    for (int i = 0; i < W; ++i) mean += du.x[v][i];
+  }
+  mean = warp_sum(mean) * share;
+
+  float dvar = 0.0f;
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+    if (du.column(v) < columns) {
+      float c[W];
+      load(centred + du.column(v), c);
+#pragma unroll
+      for (int i = 0; i < W; ++i) {
+        const float dc = du.x[v][i] - mean;
+        dvar += dc * (2.0f * c[i] + unit * dc);
+      }
+    }
+  }
+  const float growth_less_one = warp_sum(dvar) * share * unit * rstd * rstd;
+  float growth = 1.0f + growth_less_one;
+  if (growth < kLeastGrowth) {  // the same for all lanes
+    float base = 0.0f, patched = 0.0f;
+    for (int v = 0; v < V; ++v) {
+      if (du.column(v) < columns) {
+        float c[W];
+        load(centred + du.column(v), c);
+        for (int i = 0; i < W; ++i) {
+          const float after = c[i] + unit * (du.x[v][i] - mean);
+          base += c[i] * c[i];
+          patched += after * after;
+        }
+      }
+    }
+    const float eps = 1.0f / (rstd * rstd) - warp_sum(base) * share;
+    growth = (warp_sum(patched) * share + (eps > 0.0f ? eps : 0.0f)) * rstd * rstd;
+  }
+  const RstdChange r = delta_rstd(rstd, growth_less_one, growth);
+  const float along_base = r.delta / unit;
+
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+    if (du.column(v) < columns) {
+      float c[W], g[W];
+      load(centred + du.column(v), c);
+      load(gamma + du.column(v), g);
+#pragma unroll
+      for (int i = 0; i < W; ++i) du.x[v][i] = g[i] * ((du.x[v][i] - mean) * r.patched + c[i] * along_base);
+    }
+  }
+}
+
+constexpr int kMostHidden = 2048;
+
+// Calls launch.template operator()<W, V>() with the least V that holds a row.
+template <class T, class Launch>
+cudaError_t for_row_width(int64_t columns, bool wide, Launch launch) {
+  constexpr int W = kWide<T>;
+  if (columns > kMostHidden) return cudaErrorInvalidValue;
+  if (!wide) return columns <= 256 ? launch.template operator()<1, 8>() : columns <= 1024 ? launch.template operator()<1, 32>() : launch.template operator()<1, 64>();
+  if (columns <= 512) return launch.template operator()<W, 16 / W>();
+  if (columns <= 768) return launch.template operator()<W, 24 / W>();
+  if (columns <= 1024) return launch.template operator()<W, 32 / W>();
+  return launch.template operator()<W, 64 / W>();
+}
+
+// Calls launch with a null pointer of the type that differences are stored in.
+template <class Launch>
+cudaError_t for_storage(Storage storage, Launch launch) {
+  return storage == Storage::fp16 ? launch(static_cast<__half*>(nullptr)) : launch(static_cast<float*>(nullptr));
+}
+
+}  // namespace pyneuro::cuda

@@ -1,0 +1,146 @@
+// The device kernels' interface: everything but the large products, which the caller runs through the GPU's matrix library. Plain pointers and
+// sizes, no framework. Arrays of differences are token-major, as in kernels.h, and stored in fp32 or fp16; arrays of the base run are fp32.
+//
+// A stored difference is the true one over its candidate's unit, a power of two chosen once, where the patch enters: fp16 then keeps its eleven
+// bits all the way, and every product is linear in it. unit [N] is null where differences are stored as they are.
+#pragma once
+#include <cstdint>
+
+#include "pyneuro/kernels.h"
+
+#if defined(PN_EMULATE)
+#include "emulator/cuda_on_host.h"
+#else
+#include <cuda_runtime_api.h>
+#endif
+
+namespace pyneuro::cuda {
+
+enum class Storage { fp32, fp16 };
+
+// out = LayerNorm difference of (du + residual).
+struct DeltaLayerNorm {
+  const void* du;        // [S, N, d]
+  const void* residual;  // [S, N, d], or null
+  NormBase base;
+  const float* unit;
+  void* out;  // [S, N, d], may be du
+  Storage storage;
+  int64_t tokens, candidates, hidden;
+};
+cudaError_t delta_layernorm(const DeltaLayerNorm&, cudaStream_t);
+
+// Where a patch enters with rank two: out[t, n] = LayerNorm difference of first[t, n] * A[t, pick_a[n]] + second[t, n] * B[pick_b[n]], the weights
+// in the candidate's unit.
+struct DeltaEntry {
+  const float* first;     // [S, N]
+  const float* a;         // [S, ., d], or [., d] with a_token_stride 0
+  int64_t a_token_stride;
+  const int64_t* pick_a;  // [N]
+  const float* second;    // [S, N], or null
+  const float* b;         // [., d]
+  const int64_t* pick_b;  // [N]
+  NormBase base;
+  const float* unit;
+  void* out;  // [S, N, d]
+  Storage storage;
+  int64_t tokens, candidates, hidden;
+};
+cudaError_t delta_entry(const DeltaEntry&, cudaStream_t);
+
+// Q: context of row 0, zero outside the neuron's head.
+struct DeltaEntryQuery {
+  const int64_t* index;  // [N]  neuron
+  const float* change;   // [N]  patched value - base value, true
+  AttentionBase base;
+  float* out;  // [N, d]  true
+  int64_t candidates;
+};
+cudaError_t delta_entry_query(const DeltaEntryQuery&, cudaStream_t);
+
+// GELU difference, in place.
+struct DeltaGelu {
+  void* x;                // [S, N, f]
+  const float* pre_gelu;  // [S, f]
+  const float* series;    // [S, 4, f]
+  const float* unit;
+  Storage storage;
+  int64_t tokens, candidates, width;
+};
+cudaError_t delta_gelu(const DeltaGelu&, cudaStream_t);
+
+struct DeltaAttention {
+  const void* dqkv;  // [S, N, 3d]
+  AttentionBase base;
+  const float* unit;
+  void* out;  // [S, N, d]
+  Storage storage;
+  int64_t candidates;
+};
+// On tensor cores where the shape allows (fp16, heads of 32 or 64, up to 128 tokens), else by plain arithmetic.
+cudaError_t delta_attention(const DeltaAttention&, cudaStream_t);
+bool delta_attention_has_tensor_core_kernel(const DeltaAttention&);
+
+struct DeltaAttentionRow0 {
+  const void* dqkv;  // [N, 3d]  row 0
+  AttentionBase base;
+  const float* unit;
+  void* out;  // [N, d]
+  Storage storage;
+  int64_t candidates;
+};
+cudaError_t delta_attention_row0(const DeltaAttentionRow0&, cudaStream_t);
+
+// Row 0 when every row changed: the part between the two products, with W_K (key_rows) and with W_V (of pooled).
+struct DeltaAttentionPool {
+  const void* dx;        // [S, N, d]
+  const void* dq0;       // [N, d]
+  const void* key_rows;  // [H, N, d]  W_K,hᵀ (q_h + dq_h), true
+  AttentionBase base;
+  const float* unit;
+  void* pooled;     // [H, N, d]  sum_t p'_t dx[t]
+  void* from_base;  // [N, d]     sum_t dp_t v_h[t]
+  Storage storage;
+  int64_t candidates;
+};
+cudaError_t delta_attention_pool(const DeltaAttentionPool&, cudaStream_t);
+
+// Rows 1 to S - 1 of the attention block after a change of row 0 alone; row 0 comes from delta_attention_row0.
+struct DeltaAttentionLowRank {
+  const void* dqkv;           // [N, 3d]  row 0
+  AttentionBase base;
+  const float* rest;          // [H, S]  sum_{s > 0} p_h[t, s]
+  const float* context_rows;  // [S, H, d]
+  const float* value_row;     // [H, d]
+  const void* value_changes;  // [H, N, d]  W_AO,h dv_h
+  NormBase norm;
+  const float* unit;
+  void* out;  // [S, N, d]; row 0 is left alone
+  Storage storage;
+  int64_t candidates;
+};
+cudaError_t delta_attention_low_rank(const DeltaAttentionLowRank&, cudaStream_t);
+
+// Pooler and classifier. In double from the pooler's product on.
+struct DeltaHead {
+  const float* pooler;       // [N, d]  W_P dx, true
+  const double* pooled;      // [d]     tanh output of the base run
+  const double* classifier;  // [C, d]
+  double* out;               // [N, C]
+  int64_t candidates, hidden, classes;
+};
+cudaError_t delta_head(const DeltaHead&, cudaStream_t);
+
+// W o M with M given by bits [out, ceil(in / 8)], or decided as [scores > threshold] and the bits written.
+struct MaskWeight {
+  const void* weight;   // [out, in], 2 or 4 bytes a value, copied as it is
+  bool two_bytes;
+  const float* scores;  // [out, in], or null
+  float threshold;
+  uint8_t* bits;
+  void* masked;  // [out, in], or null where only the bits are wanted
+  int64_t out, in;
+};
+cudaError_t mask_weight(const MaskWeight&, cudaStream_t);
+
+}  // namespace pyneuro::cuda

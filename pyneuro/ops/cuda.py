@@ -1,0 +1,76 @@
+"""The module of the device kernels: found, checked, and its calls given a device and a stream."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyneuro.errors import BackendError
+
+_module: ModuleType | None
+_import_error: ImportError | None
+try:
+    _module, _import_error = importlib.import_module("pyneuro._cuda"), None
+except ImportError as error:  # built without a CUDA compiler, or never
+    _module, _import_error = None, error
+
+
+def cuda_built() -> bool:
+    """Whether the device kernels are there; whether there is a device to run them is another question."""
+    return _module is not None
+
+
+def cuda_module() -> ModuleType:
+    """The device kernels. Raises BackendError, with the way to build them, where they are not there."""
+    if _module is None:
+        raise BackendError(
+            f"the CUDA kernels are not built ({_import_error}); run 'pip install .' in the source tree with nvcc on the "
+            "PATH, or use backend='cpu'"
+        )
+    return _module
+
+
+def architectures() -> str:
+    """Architectures the kernels are built for, such as ``"80;90"``; empty where they are not built."""
+    return "" if _module is None else str(_module.architectures)
+
+
+def launch(name: str, near: Tensor, *args: Any) -> None:
+    """Launch a kernel on the device and the current stream of `near`."""
+    kernel = getattr(cuda_module(), name)
+    if near.device.type != "cuda":  # kernels that run on the host, in tests
+        kernel(*args, 0)
+        return
+    with torch.cuda.device(near.device):
+        kernel(*args, torch.cuda.current_stream(near.device).cuda_stream)
+
+
+def address(tensor: Tensor | None) -> int:
+    """Of its data; 0 for None."""
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def is_half(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.float16
+
+
+def norm(centred: Tensor, rstd: Tensor, gamma: Tensor) -> Any:
+    return cuda_module().Norm(centred.data_ptr(), rstd.data_ptr(), gamma.data_ptr())
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, p: Tensor) -> Any:
+    tokens, hidden = q.shape
+    heads = p.shape[0]
+    pointers = (x.data_ptr() for x in (q, k, v, p))
+    return cuda_module().Attention(*pointers, tokens, hidden, heads, (hidden // heads) ** -0.5)
+
+
+def weight_for(dx: Tensor, weight: Tensor, packed: Tensor | None) -> Tensor:
+    """The weight in the dtype of the differences it multiplies; `packed`, its fp16 copy, where that is the one."""
+    if dx.dtype == weight.dtype:
+        return weight
+    return weight.to(dx.dtype) if packed is None else packed
