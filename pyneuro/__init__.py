@@ -23,6 +23,7 @@ from pyneuro.engine.values import Values, mean_activations
 from pyneuro.errors import BackendError, InputError, PyneuroError, ResumeError
 from pyneuro.masking import MaskedLinear
 from pyneuro.models import Classifier, bundled_model, load, register_adapter, wrap
+from pyneuro.presets import preset, preset_names
 from pyneuro.results import Comparison, Result, compare, load_result, save_figures, summary_text
 from pyneuro.search import TopK, search, top_k
 from pyneuro.sites import MODULES, ModelShape, Neuron, NeuronSet
@@ -55,6 +56,8 @@ __all__ = [
     "masking",
     "mean_activations",
     "mitigation",
+    "preset",
+    "preset_names",
     "register_adapter",
     "reweighting",
     "save_figures",

@@ -72,11 +72,18 @@ def find_columns(found: Sequence[str], override: Mapping[str, str | None], sourc
 
 
 def row_to_pair(
-    row: Mapping[str, Any], columns: Columns, *, where: str, fallback_id: str, label_names: Sequence[str] | None
+    row: Mapping[str, Any],
+    columns: Columns,
+    *,
+    where: str,
+    fallback_id: str,
+    label_names: Sequence[str] | None,
+    parses: bool = False,
 ) -> Pair | str:
     """The pair of a row, or the reason why it is dropped (no gold label, no text).
 
-    Columns not used go to ``meta``, except the parses of MNLI and SNLI, which would be most of the memory.
+    Columns not used go to ``meta``, except, unless asked for, the parses of MNLI, SNLI and HANS, which would be most of
+    the memory.
 
     Raises InputError naming ``where`` for a missing field, a text that is not text, or an unknown label.
     """
@@ -107,7 +114,7 @@ def row_to_pair(
     identity = row.get(columns.id) if columns.id is not None else None
     name = fallback_id if _blank(identity) else str(identity)
     used = (columns.premise, columns.hypothesis, columns.label, columns.id)
-    meta = {key: value for key, value in row.items() if key not in used and not key.endswith("_parse")}
+    meta = {key: value for key, value in row.items() if key not in used and (parses or not key.endswith("_parse"))}
     return Pair(name, texts["premise"], texts["hypothesis"], label, meta)
 
 

@@ -57,12 +57,13 @@ def _whitespace_words(text: str) -> list[str]:
     return [word.lower() for word in text.split() if word not in _LONE_PUNCTUATION]
 
 
-def _words(text: str) -> list[str]:
+def words(text: str) -> list[str]:
+    """Lower-cased runs of letters or digits with inner apostrophes ("isn't"), in order; punctuation is left out."""
     return [word.lower() for word in _WORD.findall(text)]
 
 
-def _share_found(words: list[str], known: frozenset[str]) -> float:
-    return sum(word in known for word in words) / len(words) if words else 0.0
+def _share_found(tokens: list[str], known: frozenset[str]) -> float:
+    return sum(token in known for token in tokens) / len(tokens) if tokens else 0.0
 
 
 @register_scorer("whitespace")
@@ -93,7 +94,7 @@ def clark_overlap(premise: str, hypothesis: str) -> float:
     Clark, Yatskar and Zettlemoyer, "Don't Take the Easy Way Out: Ensemble Based Methods for Avoiding Known Dataset
     Biases", EMNLP 2019.
     """
-    return _share_found(_words(hypothesis), frozenset(_words(premise)))
+    return _share_found(words(hypothesis), frozenset(words(premise)))
 
 
 @register_scorer("jaccard")
@@ -107,7 +108,7 @@ def jaccard_overlap(premise: str, hypothesis: str) -> float:
     Jaccard, "The distribution of the flora in the alpine zone", New Phytologist 11, 1912. As a bias feature: He, Zha
     and Wang, "Unlearn Dataset Bias in Natural Language Inference by Fitting the Residual" (DRiFt), DeepLo 2019.
     """
-    p, h = set(_words(premise)), set(_words(hypothesis))
+    p, h = set(words(premise)), set(words(hypothesis))
     either = len(p | h)
     return len(p & h) / either if either else 0.0
 
@@ -120,8 +121,8 @@ def full_overlap(premise: str, hypothesis: str) -> float:
     ----------
     McCoy, Pavlick and Linzen, "Right for the Wrong Reasons: Diagnosing Syntactic Heuristics in NLI", ACL 2019.
     """
-    h = _words(hypothesis)
-    return float(bool(h) and set(h) <= set(_words(premise)))
+    h = words(hypothesis)
+    return float(bool(h) and set(h) <= set(words(premise)))
 
 
 @register_scorer("qqp")
@@ -131,7 +132,7 @@ def qqp_overlap(premise: str, hypothesis: str) -> float:
     Made for question pairs (QQP), where neither side is the premise. The 2 tells equal word sets from mere containment.
     0 without words.
     """
-    p, h = set(_words(premise)), set(_words(hypothesis))
+    p, h = set(words(premise)), set(words(hypothesis))
     if not p or not h:
         return 0.0
     return 2.0 if p == h else len(p & h) / min(len(p), len(h))
@@ -147,7 +148,7 @@ def matches_overlap(premise: str, hypothesis: str) -> float:
     ----------
     Udomcharoenchaikit et al., "Mitigating Spurious Correlation in NLU with Counterfactual Inference", EMNLP 2022.
     """
-    p, h = Counter(_words(premise)), Counter(_words(hypothesis))
+    p, h = Counter(words(premise)), Counter(words(hypothesis))
     longer = max(p.total(), h.total())
     return sum(count * p[word] for word, count in h.items()) / longer if longer else 0.0
 

@@ -22,6 +22,7 @@ def read_pairs(
     split: str | None = None,
     columns: Mapping[str, str | None] | None = None,
     limit: int | None = None,
+    parses: bool = False,
 ) -> Pairs:
     """Read premise-hypothesis pairs.
 
@@ -42,6 +43,9 @@ def read_pairs(
         ``id``/``pairID``/``idx``/``index``/``uid``.
     limit : int, optional
         Stop after this many pairs, counted after dropping.
+    parses : bool
+        Keep the columns whose name ends in ``_parse``, as ``pyneuro.reweighting.heuristic_flags`` needs them; they take
+        more memory than all the rest.
 
     Returns
     -------
@@ -50,7 +54,7 @@ def read_pairs(
         Codes mean what the corpus says they mean (Hugging Face class names), else GLUE's 0 entailment, 1 neutral,
         2 contradiction. Rows without a gold label (``-``, -1, blank) or without text are dropped and counted in
         ``dropped``. A row without an id is called ``<stem>-<row>``, rows counted from 0 and dropped rows included.
-        Other columns go to ``meta``, except parses.
+        Other columns go to ``meta``, parses only where asked for.
 
     Raises
     ------
@@ -88,6 +92,7 @@ def read_pairs(
                 where=corpus.where(number),
                 fallback_id=f"{corpus.stem}-{index}",
                 label_names=corpus.label_names.get(chosen.label or ""),
+                parses=parses,
             )
             if isinstance(pair, str):
                 dropped[pair] += 1

@@ -24,6 +24,7 @@ from pyneuro.data.manifest import describe, write_json
 from pyneuro.data.overlap import Scorer, find_scorer, overlap_scores
 from pyneuro.data.pairs import Pairs
 from pyneuro.errors import InputError
+from pyneuro.presets import preset as preset_settings
 
 Mode = Literal["percentile", "absolute"]
 TREATMENTS: tuple[str, str] = ("HOL", "LOL")
@@ -38,14 +39,12 @@ class Preset:
     classes: Classes
 
 
-PRESETS: Mapping[str, Preset] = MappingProxyType(
-    {
-        # The configuration released with the Findings of ACL 2024 code; three classes.
-        "acl2024": Preset(5, 95, "label"),
-        # The same authors' code of early 2023: entailment against the rest.
-        "notes2023": Preset(20, 80, "entailment"),
-    }
-)
+def _bounds(name: str) -> Preset:
+    published = preset_settings(name)["data.treatment_sets"]
+    return Preset(published["low"], published["high"], published["classes"])
+
+
+PRESETS: Mapping[str, Preset] = MappingProxyType({name: _bounds(name) for name in ("acl2024", "notes2023")})
 
 # A percentile bound that many pairs share takes all of them. On MNLI most bounds give 1.0 to 1.15 times the nominal
 # share; 0.0 as a bound gives 1.23 times, and ties are then all there is in the set.

@@ -24,34 +24,34 @@ def plain(logits: Tensor, labels: Tensor, known: Mapping[str, Tensor]) -> Tensor
 
 def reweight(logits: Tensor, labels: Tensor, known: Mapping[str, Tensor]) -> Tensor:
     """Σ w CE / Σ w with w = 1 − p_bias(gold) (Clark et al. 2019)."""
-    return weighted(logits, labels, {"weight": 1 - _gold(_known(known, "bias"), labels)})
+    return weighted(logits, labels, {"weight": 1 - _gold(needed(known, "bias"), labels)})
 
 
 def weighted(logits: Tensor, labels: Tensor, known: Mapping[str, Tensor]) -> Tensor:
     """Σ w CE / Σ w over the batch, with ``known["weight"]`` [B] as ``sample_weights`` makes them."""
-    weight = _known(known, "weight")
+    weight = needed(known, "weight")
     losses = F.cross_entropy(logits, labels, reduction="none")
     return (weight * losses).sum() / weight.sum().clamp_min(torch.finfo(losses.dtype).tiny)
 
 
 def debiased_focal(logits: Tensor, labels: Tensor, known: Mapping[str, Tensor], gamma: float = 2.0) -> Tensor:
     """Mean of (1 − β)^γ CE, β = p_bias(gold) (Karimi Mahabadi et al. 2020); γ by ``functools.partial``."""
-    easy = _gold(_known(known, "bias"), labels)
+    easy = _gold(needed(known, "bias"), labels)
     return ((1 - easy) ** gamma * F.cross_entropy(logits, labels, reduction="none")).mean()
 
 
 def product_of_experts(logits: Tensor, labels: Tensor, known: Mapping[str, Tensor]) -> Tensor:
     """CE(log softmax(logits) + log p_bias, gold) (Clark et al. 2019; He et al. 2019). The logits alone are used when
     the model is applied."""
-    bias = _known(known, "bias").clamp_min(torch.finfo(logits.dtype).tiny)
+    bias = needed(known, "bias").clamp_min(torch.finfo(logits.dtype).tiny)
     return F.cross_entropy(logits.log_softmax(-1) + bias.log(), labels)
 
 
 def confidence_regularisation(logits: Tensor, labels: Tensor, known: Mapping[str, Tensor]) -> Tensor:
     """Cross entropy against the teacher's probabilities, flattened where the biased model is right: ∝ p_teacher^(1 −
     β), β = p_bias(gold) (Utama et al. 2020)."""
-    teacher = _known(known, "teacher").clamp_min(torch.finfo(logits.dtype).tiny)
-    power = 1 - _gold(_known(known, "bias"), labels)
+    teacher = needed(known, "teacher").clamp_min(torch.finfo(logits.dtype).tiny)
+    power = 1 - _gold(needed(known, "bias"), labels)
     target = (teacher.log() * power[:, None]).softmax(-1)
     return F.cross_entropy(logits, target)
 
@@ -71,7 +71,8 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-def _known(known: Mapping[str, Tensor], what: str) -> Tensor:
+def needed(known: Mapping[str, Tensor], what: str) -> Tensor:
+    """What a loss has to know. Raises InputError where it is not there."""
     if what not in known:
         raise InputError(f"this loss needs {NEEDS[what]} for every sample; pass known={{{what!r}: ...}}")
     return known[what]

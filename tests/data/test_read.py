@@ -129,6 +129,8 @@ class TestLayouts:
         assert list(pairs) == [Pair("63735n", "p", "h", "neutral")]
         assert pairs.dropped == {"label '-'": 2}
         assert pairs[0].meta == {"annotator_labels": ["neutral"], "promptID": "63735", "genre": "slate"}, "no parses"
+        kept = read_pairs(tmp_path / "m.jsonl", parses=True)[0].meta
+        assert (kept["sentence1_parse"], kept["sentence2_parse"]) == ("(ROOT p)", "(ROOT h)")
 
     def test_glue_with_codes(self, tmp_path: Path) -> None:
         rows = [{"premise": "p", "hypothesis": "h", "label": code, "idx": at} for at, code in enumerate([0, 1, 2, -1])]
