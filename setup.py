@@ -1,5 +1,6 @@
 """Builds the native module with CMake and Ninja; everything else is in pyproject.toml."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,12 @@ class CMakeBuild(build_ext):
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
         ]  # fmt: skip
+        # Settings of the build, see CMakeLists.txt.
+        configure += [
+            f"-D{name}={os.environ[name]}"
+            for name in ("PN_CUDA", "PN_CUDA_ARCHITECTURES", "PN_CUTLASS")
+            if name in os.environ
+        ]
         subprocess.run(configure, check=True)
         subprocess.run(["cmake", "--build", str(build)], check=True)
         subprocess.run(["cmake", "--install", str(build)], check=True)

@@ -1,6 +1,6 @@
 """Everything a machine with a GPU can say about the device kernels, in stages that run apart:
 
-    python benchmarks/gpu_check.py [--stages build tests sanitizer ceilings kernels accuracy search estimate] [--tokens 40]
+    python benchmarks/gpu_check.py [--stages build tests ...] [--cutlass DIR] [--tokens 40]
 
 build      the native modules, in place, for this machine's architecture
 tests      the tests of the device kernels and of the engine on them, on the device
@@ -25,6 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,10 @@ def build(args: argparse.Namespace) -> dict[str, Any]:
         "cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(BUILD), "-DCMAKE_BUILD_TYPE=Release", "-DPN_CUDA=on",
         f"-DPN_CUDA_ARCHITECTURES={major}{minor}", f"-DPython_EXECUTABLE={sys.executable}",
         f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DCMAKE_INSTALL_PREFIX={ROOT}",
+        f"-DPN_CUTLASS={Path(args.cutlass).resolve() if args.cutlass else ''}",
     ]  # fmt: skip
     for command in (configure, ["cmake", "--build", str(BUILD)], ["cmake", "--install", str(BUILD)]):
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             print(done.stdout[-3000:], done.stderr[-3000:])
             raise SystemExit(f"failed: {' '.join(command)}")
@@ -54,10 +56,22 @@ def build(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def tests(args: argparse.Namespace) -> dict[str, Any]:
-    command = [sys.executable, "-m", "pytest", "-q", "-k", "cuda", "tests/ops/test_device_operations.py", "tests/engine/test_device_engine.py"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-k",
+        "cuda",
+        "tests/ops/test_device_operations.py",
+        "tests/engine/test_device_engine.py",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     print(done.stdout[-2500:], done.stderr[-1500:])
-    return {"passed": done.returncode == 0, "summary": done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""}
+    return {
+        "passed": done.returncode == 0,
+        "summary": done.stdout.strip().splitlines()[-1] if done.stdout.strip() else "",
+    }
 
 
 def sanitizer(args: argparse.Namespace) -> dict[str, Any]:
@@ -67,7 +81,14 @@ def sanitizer(args: argparse.Namespace) -> dict[str, Any]:
     found = {}
     for name in ("memcheck", "racecheck"):
         command = [tool, "--tool", name, "--error-exitcode", "9", sys.executable, __file__, "--every-kernel"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"})
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
+        )
         tail = (done.stdout + done.stderr).strip().splitlines()
         found[name] = {"clean": done.returncode == 0, "last": tail[-1] if tail else ""}
         if done.returncode:
@@ -115,16 +136,21 @@ def seconds(run: Callable[[], object], rounds: int = 10) -> float:
 def ceilings(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
-    big = torch.randn(1 << 29, device="cuda")
-    other = torch.empty_like(big)
-    found: dict[str, Any] = {"copy_bytes_per_second": 2 * big.nbytes / seconds(lambda: other.copy_(big))}
-    del big, other
+    source = torch.randn(1 << 29, device="cuda")
+    target = torch.empty_like(source)
+    found: dict[str, Any] = {"copy_bytes_per_second": 2 * source.nbytes / seconds(lambda: target.copy_(source))}
     rows = 1 << 17
-    shapes = {"square": (8192, 8192, 8192), "qkv": (rows, 768, 2304), "ao": (rows, 768, 768), "i": (rows, 768, 3072), "o": (rows, 3072, 768)}
+    shapes = {
+        "square": (8192, 8192, 8192),
+        "qkv": (rows, 768, 2304),
+        "ao": (rows, 768, 768),
+        "i": (rows, 768, 3072),
+        "o": (rows, 3072, 768),
+    }
     for dtype in (torch.float16, torch.float32):
         for name, (m, k, n) in shapes.items():
             a, b = torch.randn(m, k, device="cuda").to(dtype), torch.randn(n, k, device="cuda").to(dtype)
-            found[f"{name}_{str(dtype)[6:]}_flops"] = 2.0 * m * n * k / seconds(lambda a=a, b=b: a @ b.T)
+            found[f"{name}_{str(dtype)[6:]}_flops"] = 2.0 * m * n * k / seconds(partial(torch.mm, a, b.T))
     for name, value in found.items():
         print(f"{name:32} {value / 1e12:8.2f} T/s")
     return found
@@ -133,55 +159,64 @@ def ceilings(args: argparse.Namespace) -> dict[str, Any]:
 def kernels(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
+    bandwidth = ceilings_of(args).get("copy_bytes_per_second", 3.0e12)
+    candidates = (1 << 17) // args.tokens
+    found: dict[str, Any] = {"tokens": args.tokens, "candidates": candidates}
+    for dtype in (torch.float16, torch.float32):
+        for name, (run, moved) in kernel_calls(args.tokens, candidates, dtype).items():
+            took = seconds(run)
+            share = moved / bandwidth / took
+            found[f"{name}_{str(dtype)[6:]}"] = {"milliseconds": took * 1e3, "bytes": moved, "of_bandwidth": share}
+            print(f"{name:28} {str(dtype)[6:]:8} {took * 1e3:8.3f} ms, {share:5.2f} of the copy's bandwidth")
+    return found
+
+
+def kernel_calls(s: int, n: int, dtype: Any) -> dict[str, tuple[Callable[[], object], int]]:
+    """Every kernel at BERT-base's shapes and the bytes it must move: differences read and written once."""
+    import torch
+
+    from pyneuro.ops import cuda
+    from pyneuro.ops.delta_feed_forward import _gelu_linear
     from tests.ops.cases import arguments
 
-    s, n, d, f, h = args.tokens, (1 << 17) // args.tokens, 768, 3072, 12
-    small = arguments(s, 4, d, h, f)
-    found: dict[str, Any] = {}
-    bandwidth = ceilings_of(args).get("copy_bytes_per_second", 3.0e12)
-    for dtype in (torch.float16, torch.float32):
-        size = dtype.itemsize
-        unit = torch.full((n,), 2.0**-10, device="cuda") if dtype == torch.float16 else None
+    d, f, heads = 768, 3072, 12
+    half = dtype == torch.float16
+    unit = torch.full((n,), 2.0**-10, device="cuda") if half else None
+    row = d * dtype.itemsize
+    rest = {name: args[1:] for name, args in arguments(s, 4, d, heads, f).items()}
 
-        def diff(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
-            return torch.randn(*shape, device="cuda").to(dtype)
+    def base(name: str, first: int) -> list[Any]:
+        """Arguments of an operation that belong to the base run or the model."""
+        return [a.float().cuda() if isinstance(a, torch.Tensor) else a for a in rest[name][first - 1 :]]
 
-        def base(name: str, first: int) -> list[Any]:
-            return [a.float().cuda() if isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in small[name][first:]]
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, device="cuda").to(dtype)
 
-        dx, dqkv = diff(s, n, d), diff(s, n, 3 * d)
-        op = torch.ops.pyneuro
-        index = torch.randint(d, (n,), device="cuda")
-        weights = [torch.randn(s, n, device="cuda") for _ in range(2)]
-        key = base("delta_entry", 0)
-        entry = (weights[0], key[1], index // 64, weights[1], key[4], index // 64, *key[6:])
-        gelu = base("delta_feed_forward", 5)[:2]
-        inner = diff(s, n, f)
-        from pyneuro.ops import cuda
-
-        def run_gelu(inner: torch.Tensor = inner, gelu: list[Any] = gelu, unit: torch.Tensor | None = unit) -> None:
-            cuda.launch("delta_gelu", inner, inner.data_ptr(), gelu[0].data_ptr(), gelu[1].data_ptr(), cuda.address(unit), cuda.is_half(inner), *inner.shape)
-
-        low_rank = base("delta_attention_low_rank", 2)
-        dense = base("delta_attention_row0_dense", 2)
-        half = dtype == torch.float16
-        if half:
-            low_rank[7] = low_rank[6].half()
-            dense[5], dense[7] = dense[4].half(), dense[6].half()
-        work: dict[str, tuple[Callable[[], object], float]] = {
-            "delta_layernorm": (lambda dx=dx, b=base("delta_layernorm", 1), u=unit: op.delta_layernorm(dx, *b, u), 2 * s * n * d * size),
-            "delta_gelu": (run_gelu, 2 * s * n * f * size),
-            "delta_attention": (lambda x=dqkv, b=base("delta_attention", 1), u=unit: op.delta_attention(x, *b, u), 4 * s * n * d * size),
-            "delta_entry": (lambda e=entry, u=unit: op.delta_entry(*e, u), s * n * d * size),
-            "delta_attention_low_rank": (lambda x=dqkv[0], y=dx[0], b=low_rank, u=unit: op.delta_attention_low_rank(x, y, *b, u), s * n * d * size),
-            "delta_attention_row0": (lambda x=dqkv[0], b=base("delta_attention_row0", 1), u=unit: op.delta_attention_row0(x, *b, u), 4 * n * d * size),
-            "delta_attention_row0_dense": (lambda x=dx, y=dqkv[0, :, :d].contiguous(), b=dense, u=unit: op.delta_attention_row0_dense(x, y, *b, u), s * n * d * size),
-        }
-        for name, (run, moved) in work.items():
-            took = seconds(run)
-            found[f"{name}_{str(dtype)[6:]}"] = {"milliseconds": took * 1e3, "bytes": moved, "of_bandwidth": moved / bandwidth / took}
-            print(f"{name:28} {str(dtype)[6:]:8} {took * 1e3:8.3f} ms  {moved / took / 1e12:6.2f} TB/s  {moved / bandwidth / took:5.2f} of the copy")
-    return {"tokens": s, "candidates": n, **found}
+    op = torch.ops.pyneuro
+    dx, dqkv, inner = drawn(s, n, d), drawn(s, n, 3 * d), drawn(s, n, f)
+    norm, attention = base("delta_layernorm", 1), base("delta_attention", 1)
+    low_rank, dense = base("delta_attention_low_rank", 2), base("delta_attention_row0_dense", 2)
+    wi, _, _, _, pre_gelu, series = base("delta_feed_forward", 1)[:6]
+    if half:
+        low_rank[7], dense[5], dense[7] = low_rank[6].half(), dense[4].half(), dense[6].half()
+    head = torch.randint(heads, (n,), device="cuda")
+    first, second = (torch.randn(s, n, device="cuda") for _ in range(2))
+    entry = (first, low_rank[4], head, second, low_rank[5], head, *norm)
+    gelu = (inner.data_ptr(), pre_gelu.data_ptr(), series.data_ptr(), cuda.address(unit), half, s, n, f)
+    query = dqkv[0, :, :d].contiguous()
+    return {
+        "delta_layernorm": (lambda: op.delta_layernorm(dx, *norm, unit), 2 * s * n * row),
+        "delta_gelu": (lambda: cuda.launch("delta_gelu", inner, *gelu), 2 * s * n * f * dtype.itemsize),
+        "product and delta_gelu": (lambda: _gelu_linear(dx, wi.to(dtype), pre_gelu, series, unit), 5 * s * n * row),
+        "delta_attention": (lambda: op.delta_attention(dqkv, *attention, unit), 4 * s * n * row),
+        "delta_entry": (lambda: op.delta_entry(*entry, unit), s * n * row),
+        "delta_attention_low_rank": (
+            lambda: op.delta_attention_low_rank(dqkv[0], dx[0], *low_rank, unit),
+            s * n * row,
+        ),
+        "delta_attention_row0": (lambda: op.delta_attention_row0(dqkv[0], *attention, unit), 4 * n * row),
+        "delta_attention_row0_dense": (lambda: op.delta_attention_row0_dense(dx, query, *dense, unit), s * n * row),
+    }
 
 
 def ceilings_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -190,7 +225,9 @@ def ceilings_of(args: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def errors(args: argparse.Namespace, clf: Any, encodings: list[Any], backends: dict[str, Any], per_site: int) -> dict[str, Any]:
+def errors(
+    args: argparse.Namespace, clf: Any, encodings: list[Any], backends: dict[str, Any], per_site: int
+) -> dict[str, Any]:
     """Relative L2 error of the changes of the log-ratios, per (layer, module), against float64."""
     import torch
 
@@ -202,7 +239,9 @@ def errors(args: argparse.Namespace, clf: Any, encodings: list[Any], backends: d
     engines = {name: ExactEngine.create(clf, backend) for name, backend in backends.items()}
     generator = torch.Generator().manual_seed(0)
     found: dict[str, Any] = {name: {} for name in engines}
-    picks = {site: torch.randperm(clf.shape.width(site[1]), generator=generator)[:per_site] for site in clf.shape.groups()}
+    picks = {
+        site: torch.randperm(clf.shape.width(site[1]), generator=generator)[:per_site] for site in clf.shape.groups()
+    }
     squares: dict[tuple[str, Any], list[float]] = {}
     for encoding in encodings:
         want_base = truth.begin(encoding)
@@ -218,7 +257,10 @@ def errors(args: argparse.Namespace, clf: Any, encodings: list[Any], backends: d
                 sums[1] += float(want.square().sum())
     for (name, (layer, module)), (error, size) in squares.items():
         found[name][f"L{layer}.{module}"] = (error / size) ** 0.5
-    return {name: {"worst": max(each.values()), "median": statistics.median(each.values()), "sites": each} for name, each in found.items()}
+    return {
+        name: {"worst": max(each.values()), "median": statistics.median(each.values()), "sites": each}
+        for name, each in found.items()
+    }
 
 
 def accuracy(args: argparse.Namespace) -> dict[str, Any]:
@@ -235,7 +277,8 @@ def accuracy(args: argparse.Namespace) -> dict[str, Any]:
         clf = classifier(model)
         found[model] = errors(args, clf, [clf.encode(pair) for pair in real_pairs(pairs)], backends, per_site)
         for name, each in found[model].items():
-            print(f"{model:10} {name}: relative L2 error of the log-ratios, worst (layer, module) {each['worst']:.1e}, median {each['median']:.1e}")
+            worst, middle = each["worst"], each["median"]
+            print(f"{model:10} {name}: error of a site's log-ratios {worst:.1e} at worst, {middle:.1e} at the median")
     return found
 
 
@@ -253,57 +296,92 @@ def search(args: argparse.Namespace) -> dict[str, Any]:
     from pyneuro.engine.exact import ExactEngine
     from pyneuro.engine.intervention import Intervention
     from pyneuro.engine.plan import patch_flops
+    from pyneuro.search.evaluator import Launcher
     from pyneuro.search.exact import ExactEvaluator
 
     device = torch.device("cuda", 0)
     clf = classifier("bert-base")
     donor, sample = (lengthened(clf.encode(pair), args.tokens) for pair in real_pairs(2))
-    every, some = Share(clf, donor, 1), Share(clf, donor, args.step)
+    # Every neuron; all neurons of six groups, one of each module, for sides whose cost does not depend on the layer.
+    every, some = Share(clf, donor, 1), Share(clf, donor, 1, 13)
+    few = Share(clf, donor, 64)
+    groups = list(clf.shape.groups())
+    flops = sum(patch_flops(clf.shape, args.tokens, *site) * clf.shape.width(site[1]) for site in groups)
     truth = ExactEvaluator(ExactEngine.create(clf, Backend("reference", "float64", device)), "linear", Intervention())
-    want = effects(*some.run(truth, [sample]))
+    want = effects(*few.run(truth, [sample]))
     del truth
-    flops = sum(patch_flops(clf.shape, args.tokens, layer, module) * clf.shape.width(module) for layer, module in clf.shape.groups())
     found: dict[str, Any] = {"tokens": args.tokens, "neurons": every.n, "flops_per_sample": flops, "sides": {}}
 
+    def sweep(evaluator: Any, share: Any) -> None:
+        """All of a share, launched ahead as the search does where the evaluator can."""
+        if not isinstance(evaluator, Launcher):
+            share.run(evaluator, [sample])
+            return
+        state, _ = evaluator.begin([sample])
+        for result in [evaluator.launch(state, *group) for group in share.groups]:
+            result()
+
     def measure(name: str, evaluator: Any, share: Any, rounds: int) -> float:
-        got = effects(*some.run(evaluator, [sample]))
+        got = effects(*few.run(evaluator, [sample]))
         error = float(np.linalg.norm(got - want) / np.linalg.norm(want))
+        sweep(evaluator, share)
         times = []
         for _ in range(rounds):
             torch.cuda.synchronize()
             started = time.perf_counter()
-            share.run(evaluator, [sample])
+            sweep(evaluator, share)
             torch.cuda.synchronize()
             times.append(time.perf_counter() - started)
         took = statistics.median(times) / share.n
-        found["sides"][name] = {"patched_runs_per_second": 1 / took, "effect_error": error, "neurons": share.n, "seconds": times}
-        print(f"{name:24} {1 / took:12.0f} patched runs/s   effect error {error:.1e}   2,000 samples in {2000 * every.n * took / 60:9.1f} min", flush=True)
+        side = {"patched_runs_per_second": 1 / took, "effect_error": error, "neurons": share.n, "seconds": times}
+        found["sides"][name] = side
+        minutes = 2000 * every.n * took / 60
+        print(
+            f"{name:14} {1 / took:10.0f} patched runs/s, effect error {error:.1e}, 2,000 samples in {minutes:.1f} min"
+        )
         return took
 
-    for precision, share, rounds in (("fp16", every, 3), ("fp32", some, 1)):
-        evaluator = ExactEvaluator(ExactEngine.create(clf, Backend("cuda", precision, device)), "linear", Intervention())
-        took = measure(f"exact {precision}", evaluator, share, rounds)
+    for precision, rounds in (("fp16", 3), ("fp32", 1)):
+        evaluator = ExactEvaluator(
+            ExactEngine.create(clf, Backend("cuda", precision, device)), "linear", Intervention()
+        )
+        took = measure(f"exact {precision}", evaluator, every, rounds)
         found["sides"][f"exact {precision}"]["flops_per_second"] = flops / every.n / took
-        if precision == "fp16":
-            print(f"{'':24} {flops / every.n / took / 1e12:12.1f} TFLOP/s")
-            profile(lambda e=evaluator: every.run(e, [sample]), found)
+        print(f"{'':14} {flops / every.n / took / 1e12:10.1f} TFLOP/s of the engine's own operations")
+        found[f"profile {precision}"] = profile(partial(sweep, evaluator, every))
         del evaluator
-    model = clf.model.cuda()
-    for name, dtype, tf32 in (("hooks fp32", torch.float32, False), ("hooks TF32", torch.float32, True), ("hooks bf16", torch.bfloat16, False)):
+    pairs = real_pairs(args.search_pairs)
+    lengths = [len(clf.encode(pair)) for pair in pairs]
+    for precision in ("fp16",):
+        started = time.perf_counter()
+        pn.search(clf, pairs, intervention="remove", backend="cuda", precision=precision, progress=False)
+        took = (time.perf_counter() - started) / len(pairs)
+        found[f"search {precision}"] = {
+            "pairs": len(pairs),
+            "mean_tokens": statistics.mean(lengths),
+            "seconds_per_pair": took,
+        }
+        print(f"pyneuro.search {precision}: {took:.3f} s a pair for all neurons, {statistics.mean(lengths):.0f} tokens")
+
+    hooked = pn.wrap(clf.model.cuda(), clf.tokenizer, name="bert-base-random")
+    for name, dtype, tf32 in (
+        ("hooks fp32", torch.float32, False),
+        ("hooks TF32", torch.float32, True),
+        ("hooks bf16", torch.bfloat16, False),
+    ):
         torch.backends.cuda.matmul.allow_tf32 = tf32
-        hooked = pn.wrap(model.to(dtype), clf.tokenizer, name="bert-base-random")
-        evaluator = NeuronsInBatch(Patching(hooked, "linear", Intervention(), 0), args.batch)
-        measure(name, evaluator, some, 1)
-    torch.backends.cuda.matmul.allow_tf32 = False
-    ours = found["sides"]["exact fp16"]["patched_runs_per_second"]
-    for name in ("hooks fp32", "hooks TF32", "hooks bf16"):
-        ratio = ours / found["sides"][name]["patched_runs_per_second"]
+        hooked.model.to(dtype)
+        measure(name, NeuronsInBatch(Patching(hooked, "linear", Intervention(), 0), args.batch), some, 1)
+        ratio = (
+            found["sides"]["exact fp16"]["patched_runs_per_second"] / found["sides"][name]["patched_runs_per_second"]
+        )
         found["sides"][name]["ratio"] = ratio
-        print(f"exact fp16 / {name}: {ratio:.1f}x")
+        print(f"exact fp16 / {name}: {ratio:.1f}x", flush=True)
+    torch.backends.cuda.matmul.allow_tf32 = False
     return found
 
 
-def profile(run: Callable[[], object], found: dict[str, Any]) -> None:
+def profile(run: Callable[[], object]) -> dict[str, Any]:
     """Where the device's time goes in one sweep."""
     import torch
     from torch.profiler import ProfilerActivity
@@ -315,10 +393,11 @@ def profile(run: Callable[[], object], found: dict[str, Any]) -> None:
     wall = time.perf_counter() - started
     events = sorted(trace.key_averages(), key=lambda e: -e.self_device_time_total)
     busy = sum(e.self_device_time_total for e in events) / 1e6
-    found["profile"] = {"wall": wall, "busy": busy, "kernels": {e.key[:120]: {"milliseconds": e.self_device_time_total / 1e3, "calls": e.count} for e in events[:24]}}
     print(f"one sweep under the profiler: {wall:.3f} s, device busy {busy:.3f} s")
     for e in events[:16]:
         print(f"  {e.self_device_time_total / 1e3:9.2f} ms {e.count:6} x {e.key[:90]}")
+    kernels = {e.key[:120]: {"milliseconds": e.self_device_time_total / 1e3, "calls": e.count} for e in events[:24]}
+    return {"wall": wall, "busy": busy, "kernels": kernels}
 
 
 def estimate(args: argparse.Namespace) -> dict[str, Any]:
@@ -351,9 +430,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stages", nargs="*", default=STAGES, choices=STAGES)
     parser.add_argument("--tokens", type=int, default=40)
-    parser.add_argument("--step", type=int, default=64, help="the slow sides take every step-th neuron")
+    parser.add_argument("--search-pairs", type=int, default=16, help="pairs of the search from end to end")
+    parser.add_argument("--cutlass", help="folder that holds cutlass/cutlass.h, for the build")
     parser.add_argument("--batch", type=int, default=512, help="rows of a hooked forward")
-    parser.add_argument("--pairs", type=int, default=50)
+    parser.add_argument("--pairs", type=int, default=24)
     parser.add_argument("--out", default=str(ROOT / "benchmarks" / "results"))
     parser.add_argument("--every-kernel", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -390,7 +470,8 @@ def main() -> int:
 def facts() -> dict[str, Any]:
     import torch
 
-    driver = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True).stdout.strip()
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    driver = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
     return {
         "gpu": torch.cuda.get_device_name(),
         "memory_bytes": torch.cuda.get_device_properties(0).total_memory,

@@ -43,10 +43,22 @@ PYBIND11_MODULE(PN_CUDA_MODULE, m) {
   m.attr("architectures") = PN_CUDA_ARCHITECTURES;
 #endif
 
+#if defined(PN_GEMM_SM90)
+  m.attr("gemm_sm90") = true;
+  m.def("delta_gelu_linear", [](Address x, Address weight, Address pre_gelu, Address series, Address unit, Address out, int64_t tokens, int64_t candidates, int64_t hidden,
+                                int64_t width, Address stream) {
+    launch(cuda::delta_gelu_linear, {any(x), any(weight), floats(pre_gelu), floats(series), floats(unit), any(out), tokens, candidates, hidden, width}, stream);
+  });
+#else
+  m.attr("gemm_sm90") = false;
+#endif
+
   m.def(
       "delta_layernorm",
-      [](Address du, Address residual, const Norm& base, Address unit, Address out, bool half, int64_t tokens, int64_t candidates, int64_t hidden, Address stream) {
-        launch(cuda::delta_layernorm, {any(du), any(residual), base, floats(unit), any(out), storage(half), tokens, candidates, hidden}, stream);
+      [](Address du, Address residual, int64_t residual_token_stride, int64_t residual_candidate_stride, const Norm& base, Address unit, Address out, bool half, int64_t tokens,
+         int64_t candidates, int64_t hidden, Address stream) {
+        launch(cuda::delta_layernorm,
+               {any(du), any(residual), residual_token_stride, residual_candidate_stride, base, floats(unit), any(out), storage(half), tokens, candidates, hidden}, stream);
       });
   m.def("delta_entry", [](Address first, Address a, int64_t a_token_stride, Address pick_a, Address second, Address b, Address pick_b, const Norm& base, Address unit, Address out,
                           bool half, int64_t tokens, int64_t candidates, int64_t hidden, Address stream) {
@@ -67,14 +79,12 @@ PYBIND11_MODULE(PN_CUDA_MODULE, m) {
   m.def("delta_attention_row0", [](Address dqkv, const Attention& base, Address unit, Address out, bool half, int64_t candidates, Address stream) {
     launch(cuda::delta_attention_row0, {any(dqkv), base, floats(unit), any(out), storage(half), candidates}, stream);
   });
-  m.def("delta_attention_pool", [](Address dx, Address dq0, Address key_rows, const Attention& base, Address unit, Address pooled, Address from_base, bool half, int64_t candidates,
-                                   Address stream) {
-    launch(cuda::delta_attention_pool, {any(dx), any(dq0), any(key_rows), base, floats(unit), any(pooled), any(from_base), storage(half), candidates}, stream);
+  m.def("delta_softmax_row0", [](Address scores, Address changes, int64_t ld, const Attention& base, Address unit, bool half, int64_t candidates, Address stream) {
+    launch(cuda::delta_softmax_row0, {any(scores), any(changes), ld, base, floats(unit), storage(half), candidates}, stream);
   });
-  m.def("delta_attention_low_rank", [](Address dqkv, const Attention& base, Address rest, Address context_rows, Address value_row, Address value_changes, const Norm& norm,
-                                       Address unit, Address out, bool half, int64_t candidates, Address stream) {
-    launch(cuda::delta_attention_low_rank,
-           {any(dqkv), base, floats(rest), floats(context_rows), floats(value_row), any(value_changes), norm, floats(unit), any(out), storage(half), candidates}, stream);
+  m.def("delta_low_rank_weights", [](Address scores, const Attention& base, Address rest, Address unit, Address along_base, Address along_change, int64_t ld_base, int64_t ld_change,
+                                     bool half, int64_t candidates, Address stream) {
+    launch(cuda::delta_low_rank_weights, {any(scores), base, floats(rest), floats(unit), any(along_base), any(along_change), ld_base, ld_change, storage(half), candidates}, stream);
   });
   m.def("delta_head", [](Address pooler, Address pooled, Address classifier, Address out, int64_t candidates, int64_t hidden, int64_t classes, Address stream) {
     launch(cuda::delta_head, {floats(pooler), in<double>(pooled), in<double>(classifier), reinterpret_cast<double*>(out), candidates, hidden, classes}, stream);

@@ -46,8 +46,9 @@ inline void delta_softmax_row(const float* p, const float* ds, float scale, int6
     mean_x += p[j] * x;
   }
   if (mean_x >= kLeastMean && mean_x <= kMostMean) {
+    const float inverse = 1.0f / (1.0f + mean_x);
 #pragma omp simd
-    for (int64_t j = 0; j < n; ++j) dp[j] = delta_softmax(p[j], dp[j], mean_x);
+    for (int64_t j = 0; j < n; ++j) dp[j] = delta_softmax(p[j], dp[j], mean_x, inverse);
     return;
   }
   // Shift by the score of the key that ends up likeliest: of keys that matter none may leave the range of exp.

@@ -14,6 +14,7 @@ namespace {
 constexpr int kTile = 16;
 constexpr int kMostTokens = 128;
 constexpr int64_t kCandidates = 8;  // a block's
+constexpr int kWarpsAtOnce = 12;   // of a multiprocessor: what its registers hold
 
 __device__ __forceinline__ unsigned pair_at(const __half* p) { return *reinterpret_cast<const unsigned*>(p); }
 
@@ -39,28 +40,32 @@ __device__ __forceinline__ float row_sum(float x) {
   return x + __shfl_xor_sync(kAllLanes, x, 2);
 }
 
-// Changes of the scores of a lane's two rows become changes of the probabilities.
-template <int Tiles>
-__device__ __forceinline__ void delta_softmax_rows(const float (&p)[Tiles][4], float (&ds)[Tiles][4]) {
+// Changes of the scores of a lane's two rows become changes of the probabilities, which p(tile, value) gives.
+template <int Tiles, class Probability>
+__device__ __forceinline__ void delta_softmax_rows(Probability p, float (&ds)[Tiles][4]) {
+  constexpr bool kRecompute = Tiles > 6;  // expm1 twice rather than in registers
   float mean[2] = {0.0f, 0.0f};
 #pragma unroll
   for (int i = 0; i < Tiles; ++i) {
 #pragma unroll
-    for (int c = 0; c < 4; ++c) mean[c / 2] += p[i][c] * expm1_fast(ds[i][c]);
+    for (int c = 0; c < 4; ++c) mean[c / 2] += p(i, c) * expm1_fast(ds[i][c]);
   }
-  mean[0] = row_sum(mean[0]);
-  mean[1] = row_sum(mean[1]);
-  const bool near = mean[0] >= kLeastMean && mean[0] <= kMostMean && mean[1] >= kLeastMean && mean[1] <= kMostMean;
+  bool near = true;
+  float inverse[2];
+#pragma unroll
+  for (int row = 0; row < 2; ++row) {
+    mean[row] = row_sum(mean[row]);
+    near = near && mean[row] >= kLeastMean && mean[row] <= kMostMean;
+    inverse[row] = 1.0f / (1.0f + mean[row]);
+  }
   if (__all_sync(kAllLanes, near)) {
 #pragma unroll
     for (int i = 0; i < Tiles; ++i) {
 #pragma unroll
-      for (int c = 0; c < 4; ++c) forget(ds[i][c]);
-    }
-#pragma unroll
-    for (int i = 0; i < Tiles; ++i) {
-#pragma unroll
-      for (int c = 0; c < 4; ++c) ds[i][c] = delta_softmax(p[i][c], expm1_fast(ds[i][c]), mean[c / 2]);
+      for (int c = 0; c < 4; ++c) {
+        if constexpr (kRecompute) forget(ds[i][c]);
+        ds[i][c] = delta_softmax(p(i, c), expm1_fast(ds[i][c]), mean[c / 2], inverse[c / 2]);
+      }
     }
     return;
   }
@@ -72,7 +77,8 @@ __device__ __forceinline__ void delta_softmax_rows(const float (&p)[Tiles][4], f
     for (int i = 0; i < Tiles; ++i) {
 #pragma unroll
       for (int c = 2 * row; c < 2 * row + 2; ++c) {
-        const float after = p[i][c] > 0.0f ? logf(p[i][c]) + ds[i][c] : -INFINITY;
+        forget(ds[i][c]);
+        const float after = p(i, c) > 0.0f ? logf(p(i, c)) + ds[i][c] : -INFINITY;
         if (after > likeliest) {
           likeliest = after;
           shift = ds[i][c];
@@ -83,70 +89,80 @@ __device__ __forceinline__ void delta_softmax_rows(const float (&p)[Tiles][4], f
 #pragma unroll
     for (int i = 0; i < Tiles; ++i) {
 #pragma unroll
-      for (int c = 2 * row; c < 2 * row + 2; ++c) forget(ds[i][c]);
-    }
-#pragma unroll
-    for (int i = 0; i < Tiles; ++i) {
-#pragma unroll
-      for (int c = 2 * row; c < 2 * row + 2; ++c) z += p[i][c] * exp_fast(ds[i][c] - shift);
+      for (int c = 2 * row; c < 2 * row + 2; ++c) {
+        forget(ds[i][c]);
+        z += p(i, c) * exp_fast(ds[i][c] - shift);
+      }
     }
     z = row_sum(z);
 #pragma unroll
     for (int i = 0; i < Tiles; ++i) {
 #pragma unroll
-      for (int c = 2 * row; c < 2 * row + 2; ++c) forget(ds[i][c]);
-    }
-#pragma unroll
-    for (int i = 0; i < Tiles; ++i) {
-#pragma unroll
-      for (int c = 2 * row; c < 2 * row + 2; ++c)
-        ds[i][c] = far ? delta_softmax_far(p[i][c], exp_fast(ds[i][c] - shift), z) : delta_softmax(p[i][c], expm1_fast(ds[i][c]), mean[row]);
+      for (int c = 2 * row; c < 2 * row + 2; ++c) {
+        forget(ds[i][c]);
+        ds[i][c] = far ? delta_softmax_far(p(i, c), exp_fast(ds[i][c] - shift), z) : delta_softmax(p(i, c), expm1_fast(ds[i][c]), mean[row], inverse[row]);
+      }
     }
   }
 }
 
-// E: width of a head; Tiles: of sixteen tokens.
+// E: width of a head; Tiles: of sixteen tokens. The differences of the next candidate arrive while this one's are worked on.
 template <int E, int Tiles>
-__global__ void __launch_bounds__(Tiles* kWarp) attention_mma_kernel(DeltaAttention args) {
-  constexpr int kLd = E + 8;  // off a power of two: no two lanes of an access in one bank
+__global__ void __launch_bounds__(Tiles* kWarp, kWarpsAtOnce / Tiles) attention_mma_kernel(DeltaAttention args) {
+  constexpr int kLd = E + 8, kLdP = Tiles * kTile + 8;  // off a power of two: no two lanes of an access in one bank
   constexpr int kArray = Tiles * kTile * kLd, kVectors = E / 8;
   PN_SHARED(__half, shared);
-  __half *const q = shared, *const k = q + kArray, *const v = k + kArray, *const changes = v + kArray;  // dq, dk, dv
+  __half *const k = shared, *const v = k + kArray, *const buffers = v + kArray;  // two of dq, dk, dv
   const AttentionBase& base = args.base;
   const int64_t d = base.hidden, n_all = args.candidates, h = blockIdx.y;
   const int s = static_cast<int>(base.tokens), lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
   const int row = threadIdx.x / kWarp * kTile + g;  // and row + 8
 
-  for (int i = threadIdx.x; i < Tiles * kTile * E; i += blockDim.x) {
-    const int token = i / E, j = i % E;
-    const int64_t from = token * d + h * E + j;
-    const bool real = token < s;
-    q[token * kLd + j] = __float2half_rn(real ? base.q[from] : 0.0f);
-    k[token * kLd + j] = __float2half_rn(real ? base.k[from] : 0.0f);
-    v[token * kLd + j] = __float2half_rn(real ? base.v[from] : 0.0f);
-    if (!real)
-      for (int part = 0; part < 3; ++part) changes[part * kArray + token * kLd + j] = __float2half_rn(0.0f);
-  }
-  float p[2 * Tiles][4];
-#pragma unroll
-  for (int i = 0; i < 2 * Tiles; ++i) {
-#pragma unroll
-    for (int c = 0; c < 4; ++c) {
-      const int query = row + c / 2 * 8, key = i * 8 + 2 * t + c % 2;
-      p[i][c] = query < s && key < s ? base.p[(h * s + query) * s + key] : 0.0f;
-    }
-  }
-
   const int64_t first = blockIdx.x * kCandidates, end = first + kCandidates < n_all ? first + kCandidates : n_all;
-  for (int64_t n = first; n < end; ++n) {
-    __syncthreads();
+  const auto fetch = [&](int64_t n, __half* buffer) {
     for (int i = threadIdx.x; i < 3 * s * kVectors; i += blockDim.x) {
       const int part = i / (s * kVectors), token = i / kVectors % s, j = i % kVectors * 8;
-      const __half* from = static_cast<const __half*>(args.dqkv) + ((token * n_all + n) * 3 + part) * d + h * E + j;
-      *reinterpret_cast<uint4*>(changes + part * kArray + token * kLd + j) = *reinterpret_cast<const uint4*>(from);
+      begin_copy(buffer + part * kArray + token * kLd + j, static_cast<const __half*>(args.dqkv) + ((token * n_all + n) * 3 + part) * d + h * E + j);
+    }
+    end_copies();
+  };
+  fetch(first, buffers);
+
+  for (int i = threadIdx.x; i < Tiles * kTile * E; i += blockDim.x) {
+    const int token = i / E, j = i % E;
+    const bool real = token < s;
+    k[token * kLd + j] = __float2half_rn(real ? base.k[token * d + h * E + j] : 0.0f);
+    v[token * kLd + j] = __float2half_rn(real ? base.v[token * d + h * E + j] : 0.0f);
+    if (!real)
+      for (int part = 0; part < 6; ++part) buffers[part * kArray + token * kLd + j] = __float2half_rn(0.0f);
+  }
+  unsigned q[E / 16][4];
+#pragma unroll
+  for (int j = 0; j < E / 16; ++j) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int token = row + i % 2 * 8;
+      const float* at = base.q + token * d + h * E + j * 16 + 2 * t + i / 2 * 8;
+      q[j][i] = token < s ? pack(at[0], at[1]) : 0u;
+    }
+  }
+  float* const all_p = reinterpret_cast<float*>(buffers + 6 * kArray);
+  for (int i = threadIdx.x; i < Tiles * kTile * Tiles * kTile; i += blockDim.x) {
+    const int query = i / (Tiles * kTile), key = i % (Tiles * kTile);
+    all_p[query * kLdP + key] = query < s && key < s ? base.p[(h * s + query) * s + key] : 0.0f;
+  }
+  const auto p = [&](int tile, int c) { return all_p[(row + c / 2 * 8) * kLdP + tile * 8 + 2 * t + c % 2]; };
+
+  for (int64_t n = first; n < end; ++n) {
+    __half* const dq = buffers + (n - first) % 2 * 3 * kArray;
+    __half *const dk = dq + kArray, *const dv = dk + kArray;
+    if (n + 1 < end) {
+      fetch(n + 1, buffers + (n + 1 - first) % 2 * 3 * kArray);
+      wait_for_copies<1>();
+    } else {
+      wait_for_copies<0>();
     }
     __syncthreads();
-    __half *const dq = changes, *const dk = dq + kArray, *const dv = dk + kArray;
     const float unit = args.unit == nullptr ? 1.0f : args.unit[n], per_unit = 1.0f / unit, to_scores = unit * base.scale;
 
     float ds[2 * Tiles][4] = {};
@@ -155,9 +171,8 @@ __global__ void __launch_bounds__(Tiles* kWarp) attention_mma_kernel(DeltaAttent
       unsigned change[4], query[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const int at = (row + i % 2 * 8) * kLd + j + 2 * t + i / 2 * 8;
-        change[i] = pair_at(dq + at);
-        query[i] = moved(pair_at(q + at), change[i], unit);
+        change[i] = pair_at(dq + (row + i % 2 * 8) * kLd + j + 2 * t + i / 2 * 8);
+        query[i] = moved(q[j / 16][i], change[i], unit);
       }
 #pragma unroll
       for (int i = 0; i < 2 * Tiles; ++i) {
@@ -182,7 +197,7 @@ __global__ void __launch_bounds__(Tiles* kWarp) attention_mma_kernel(DeltaAttent
       for (int part = 0; part < 4; ++part) {
         const int tile = 2 * i + part / 2, c = part % 2 * 2;
         along_base[part] = pack(ds[tile][c] * per_unit, ds[tile][c + 1] * per_unit);
-        along_change[part] = pack(p[tile][c] + ds[tile][c], p[tile][c + 1] + ds[tile][c + 1]);
+        along_change[part] = pack(p(tile, c) + ds[tile][c], p(tile, c + 1) + ds[tile][c + 1]);
       }
       const int at = (i * kTile + lane % 16) * kLd + lane / 16 * 8;
 #pragma unroll
@@ -211,6 +226,7 @@ __global__ void __launch_bounds__(Tiles* kWarp) attention_mma_kernel(DeltaAttent
       if (token < s)
         *reinterpret_cast<uint4*>(static_cast<__half*>(args.out) + (token * n_all + n) * d + h * E + j) = *reinterpret_cast<const uint4*>(dq + token * kLd + j);
     }
+    __syncthreads();  // before the next fetch into these buffers
   }
 }
 
@@ -220,7 +236,7 @@ cudaError_t launch(const DeltaAttention& args, cudaStream_t stream) {
     return cudaErrorInvalidValue;
   } else {
     if (args.base.tokens > Tiles * kTile) return launch<E, Tiles + 1>(args, stream);
-    constexpr size_t bytes = 6 * Tiles * kTile * (E + 8) * sizeof(__half);
+    constexpr size_t bytes = 8 * Tiles * kTile * (E + 8) * sizeof(__half) + Tiles * kTile * (Tiles * kTile + 8) * sizeof(float);
     if (cudaError_t error = allow_shared(attention_mma_kernel<E, Tiles>, bytes); error != cudaSuccess) return error;
     const dim3 grid(blocks_for(args.candidates, kCandidates), static_cast<unsigned>(args.base.heads));
     PN_LAUNCH((attention_mma_kernel<E, Tiles>), grid, dim3(Tiles * kWarp), bytes, stream, args);

@@ -8,8 +8,8 @@ namespace {
 constexpr int kWarps = 8;
 
 // Row 0 changed: a block a candidate, a warp a head.
-template <class T>
-__global__ void __launch_bounds__(kWarps* kWarp) row0_kernel(DeltaAttentionRow0 args) {
+template <class T, int W>
+__global__ void __launch_bounds__(kWarps* kWarp, 1) row0_kernel(DeltaAttentionRow0 args) {
   PN_SHARED(float, shared);
   const AttentionBase& base = args.base;
   const int64_t s = base.tokens, d = base.hidden, e = d / base.heads, n = blockIdx.x;
@@ -24,7 +24,13 @@ __global__ void __launch_bounds__(kWarps* kWarp) row0_kernel(DeltaAttentionRow0 
     for (int64_t key = lane; key < s; key += kWarp) {
       const float* k = base.k + key * d + h * e;
       float sum = key == 0 ? patched_key : 0.0f;
-      for (int64_t j = 0; j < e; ++j) sum += to_float(dq[j]) * k[j];
+      for (int64_t j = 0; j < e; j += W) {
+        float a[W], b[W];
+        load(dq + j, a);
+        load(k + j, b);
+#pragma unroll
+        for (int i = 0; i < W; ++i) sum += a[i] * b[i];
+      }
       dp[key] = sum * base.scale * unit;
     }
     __syncwarp();
@@ -59,55 +65,24 @@ __global__ void __launch_bounds__(kWarps* kWarp) query_kernel(DeltaEntryQuery ar
   }
 }
 
-// Every row changed: a block a candidate. Scores [H, S] in shared memory; of dx a thread reads its own columns.
-template <class T, int W>
-__global__ void __launch_bounds__(kWarps* kWarp) pool_kernel(DeltaAttentionPool args) {
-  PN_SHARED(float, dp);
+// Every row changed: a warp a head of a candidate.
+template <class T>
+__global__ void __launch_bounds__(kWarps* kWarp) softmax_kernel(DeltaSoftmaxRow0 args) {
+  PN_SHARED(float, shared);
   const AttentionBase& base = args.base;
-  const int64_t s = base.tokens, d = base.hidden, heads = base.heads, e = d / heads, n = blockIdx.x, n_all = args.candidates;
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  const int64_t s = base.tokens, row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp, n = row / base.heads, h = row % base.heads;
+  if (n >= args.candidates) return;
+  const int lane = threadIdx.x % kWarp;
   const float unit = args.unit == nullptr ? 1.0f : args.unit[n];
-  const T *dx = static_cast<const T*>(args.dx) + n * d, *dq = static_cast<const T*>(args.dq0) + n * d, *key_rows = static_cast<const T*>(args.key_rows) + n * d;
-  for (int64_t t = warp; t < s; t += kWarps)
-    for (int64_t h = 0; h < heads; ++h) {
-      float sum = 0.0f;
-      for (int64_t j = lane * W; j < d; j += kWarp * W) {
-        float a[W], b[W];
-        load(dx + t * n_all * d + j, a);
-        load(key_rows + h * n_all * d + j, b);
-#pragma unroll
-        for (int i = 0; i < W; ++i) sum += a[i] * b[i];
-      }
-      for (int64_t j = lane; j < e; j += kWarp) sum += to_float(dq[h * e + j]) * base.k[t * d + h * e + j];
-      sum = warp_sum(sum);
-      if (lane == 0) dp[h * s + t] = sum * base.scale * unit;
-    }
-  __syncthreads();
-  for (int64_t h = warp; h < heads; h += kWarps) delta_softmax_row(base.p + h * s * s, dp + h * s, s);
-  __syncthreads();
-  constexpr int kHeads = 4;  // that share a read of dx
-  for (int64_t j = threadIdx.x * W; j < d; j += blockDim.x * W)
-    for (int64_t first = 0; first < heads; first += kHeads) {
-      float sums[kHeads][W] = {};
-      for (int64_t t = 0; t < s; ++t) {
-        float x[W];
-        load(dx + t * n_all * d + j, x);
-#pragma unroll
-        for (int i = 0; i < kHeads; ++i) {
-          const int64_t h = first + i;
-          const float weight = h < heads ? base.p[h * s * s + t] + dp[h * s + t] : 0.0f;
-#pragma unroll
-          for (int c = 0; c < W; ++c) sums[i][c] += weight * x[c];
-        }
-      }
-#pragma unroll
-      for (int i = 0; i < kHeads; ++i)
-        if (first + i < heads) store(static_cast<T*>(args.pooled) + ((first + i) * n_all + n) * d + j, sums[i]);
-    }
-  for (int64_t j = threadIdx.x; j < d; j += blockDim.x) {
-    float sum = 0.0f;
-    for (int64_t t = 0; t < s; ++t) sum += dp[j / e * s + t] * base.v[t * d + j];
-    static_cast<T*>(args.from_base)[n * d + j] = from_float<T>(sum / unit);
+  float* dp = shared + threadIdx.x / kWarp * s;
+  T *scores = static_cast<T*>(args.scores) + row * args.ld, *changes = static_cast<T*>(args.changes) + (h * args.candidates + n) * s;
+  for (int64_t key = lane; key < s; key += kWarp) dp[key] = (to_float(scores[key]) + to_float(changes[key])) * base.scale * unit;
+  __syncwarp();
+  const float* p = base.p + h * s * s;
+  delta_softmax_row(p, dp, s);
+  for (int64_t key = lane; key < s; key += kWarp) {
+    scores[key] = from_float<T>(p[key] + dp[key]);
+    changes[key] = from_float<T>(dp[key] / unit);
   }
 }
 
@@ -117,9 +92,13 @@ cudaError_t delta_attention_row0(const DeltaAttentionRow0& args, cudaStream_t st
   if (args.candidates == 0) return cudaSuccess;
   return for_storage(args.storage, [&]<class T>(T*) {
     const size_t bytes = kWarps * static_cast<size_t>(args.base.tokens) * sizeof(float);
-    if (cudaError_t error = allow_shared(row0_kernel<T>, bytes); error != cudaSuccess) return error;
-    PN_LAUNCH((row0_kernel<T>), dim3(static_cast<unsigned>(args.candidates)), dim3(kWarps * kWarp), bytes, stream, args);
-    return cudaGetLastError();
+    const auto launch = [&](auto kernel) {
+      if (cudaError_t error = allow_shared(kernel, bytes); error != cudaSuccess) return error;
+      PN_LAUNCH(kernel, dim3(static_cast<unsigned>(args.candidates)), dim3(kWarps * kWarp), bytes, stream, args);
+      return cudaGetLastError();
+    };
+    const bool wide = is_wide<T>(args.base.hidden / args.base.heads, args.dqkv, args.base.k);
+    return wide ? launch(row0_kernel<T, kWide<T>>) : launch(row0_kernel<T, 1>);
   });
 }
 
@@ -131,16 +110,13 @@ cudaError_t delta_entry_query(const DeltaEntryQuery& args, cudaStream_t stream) 
   return cudaGetLastError();
 }
 
-cudaError_t delta_attention_pool(const DeltaAttentionPool& args, cudaStream_t stream) {
+cudaError_t delta_softmax_row0(const DeltaSoftmaxRow0& args, cudaStream_t stream) {
   if (args.candidates == 0) return cudaSuccess;
   return for_storage(args.storage, [&]<class T>(T*) {
-    const size_t bytes = static_cast<size_t>(args.base.heads * args.base.tokens) * sizeof(float);
-    const auto launch = [&](auto kernel) {
-      if (cudaError_t error = allow_shared(kernel, bytes); error != cudaSuccess) return error;
-      PN_LAUNCH(kernel, dim3(static_cast<unsigned>(args.candidates)), dim3(kWarps * kWarp), bytes, stream, args);
-      return cudaGetLastError();
-    };
-    return is_wide<T>(args.base.hidden, args.dx, args.key_rows, args.pooled) ? launch(pool_kernel<T, kWide<T>>) : launch(pool_kernel<T, 1>);
+    const size_t bytes = kWarps * static_cast<size_t>(args.base.tokens) * sizeof(float);
+    if (cudaError_t error = allow_shared(softmax_kernel<T>, bytes); error != cudaSuccess) return error;
+    PN_LAUNCH((softmax_kernel<T>), dim3(blocks_for(args.candidates * args.base.heads, kWarps)), dim3(kWarps * kWarp), bytes, stream, args);
+    return cudaGetLastError();
   });
 }
 

@@ -1,5 +1,5 @@
 // GELU difference, in place. A thread keeps the base value and the four Taylor coefficients of its columns of one token in registers and runs
-// over candidates.
+// over candidates, a few of them in flight at once.
 #include "cuda/norm.cuh"
 
 namespace pyneuro::cuda {
@@ -7,6 +7,7 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int64_t kCandidates = 32;  // a block's
+constexpr int kTogether = 4;
 
 template <class T, int W>
 __global__ void __launch_bounds__(kThreads) gelu_kernel(DeltaGelu args) {
@@ -21,17 +22,23 @@ __global__ void __launch_bounds__(kThreads) gelu_kernel(DeltaGelu args) {
   load(series + 3 * f, c4);
   const int64_t first = blockIdx.y * kCandidates, end = first + kCandidates < args.candidates ? first + kCandidates : args.candidates;
   T* x = static_cast<T*>(args.x) + (token * args.candidates + first) * f + column;
-  for (int64_t n = first; n < end; ++n, x += f) {
-    const float unit = args.unit == nullptr ? 1.0f : args.unit[n];
-    float values[W];
-    load(x, values);
+  for (int64_t n = first; n < end; n += kTogether, x += kTogether * f) {
+    float values[kTogether][W];
 #pragma unroll
-    for (int i = 0; i < W; ++i) {
-      const float d = values[i] * unit;
-      values[i] *= c1[i] + d * (c2[i] + d * (c3[i] + d * c4[i]));
-      if (!(fabsf(d) <= kGeluSeriesRadius)) values[i] = delta_gelu_plain(base[i], d) / unit;
+    for (int c = 0; c < kTogether; ++c)
+      if (n + c < end) load(x + c * f, values[c]);
+#pragma unroll
+    for (int c = 0; c < kTogether; ++c) {
+      if (n + c >= end) break;
+      const float unit = args.unit == nullptr ? 1.0f : args.unit[n + c];
+#pragma unroll
+      for (int i = 0; i < W; ++i) {
+        const float d = values[c][i] * unit;
+        values[c][i] *= c1[i] + d * (c2[i] + d * (c3[i] + d * c4[i]));
+        if (!(fabsf(d) <= kGeluSeriesRadius)) values[c][i] = delta_gelu_plain(base[i], d) / unit;
+      }
+      store(x + c * f, values[c]);
     }
-    store(x, values);
   }
 }
 

@@ -25,6 +25,25 @@ struct Row {
   }
 };
 
+// (var' + eps) / (var + eps) where most of the variance went away: summed from the patched row, so that nothing cancels. dc is du - mean(du).
+template <int W, int V>
+__device__ __forceinline__ float shrunken_growth(const Row<W, V>& dc, const float* centred, float rstd, float unit, int64_t columns) {
+  float base = 0.0f, patched = 0.0f;
+  for (int v = 0; v < V; ++v) {
+    if (dc.column(v) < columns) {
+      float c[W];
+      load(centred + dc.column(v), c);
+      for (int i = 0; i < W; ++i) {
+        const float after = c[i] + unit * dc.x[v][i];
+        base += c[i] * c[i];
+        patched += after * after;
+      }
+    }
+  }
+  const float share = 1.0f / static_cast<float>(columns), eps = 1.0f / (rstd * rstd) - warp_sum(base) * share;
+  return (warp_sum(patched) * share + (eps > 0.0f ? eps : 0.0f)) * rstd * rstd;
+}
+
 // du, in the candidate's unit, becomes the difference after the LayerNorm, in the same unit.
 template <int W, int V>
 __device__ __forceinline__ void delta_layernorm_row(Row<W, V>& du, const float* centred, float rstd, const float* gamma, float unit, int64_t columns) {
@@ -37,7 +56,7 @@ __device__ __forceinline__ void delta_layernorm_row(Row<W, V>& du, const float* 
   }
   mean = warp_sum(mean) * share;
 
-  float dvar = 0.0f;
+  float along = 0.0f, square = 0.0f;  // sums of dc c and of dc dc
 #pragma unroll
   for (int v = 0; v < V; ++v) {
     if (du.column(v) < columns) {
@@ -45,32 +64,17 @@ __device__ __forceinline__ void delta_layernorm_row(Row<W, V>& du, const float* 
       load(centred + du.column(v), c);
 #pragma unroll
       for (int i = 0; i < W; ++i) {
-        const float dc = du.x[v][i] - mean;
-        dvar += dc * (2.0f * c[i] + unit * dc);
+        du.x[v][i] -= mean;
+        along += du.x[v][i] * c[i];
+        square += du.x[v][i] * du.x[v][i];
       }
     }
   }
-  const float growth_less_one = warp_sum(dvar) * share * unit * rstd * rstd;
+  const float growth_less_one = (2.0f * warp_sum(along) + unit * warp_sum(square)) * share * unit * rstd * rstd;
   float growth = 1.0f + growth_less_one;
-  if (growth < kLeastGrowth) {  // the same for all lanes
-    float base = 0.0f, patched = 0.0f;
-    for (int v = 0; v < V; ++v) {
-      if (du.column(v) < columns) {
-        float c[W];
-        load(centred + du.column(v), c);
-        for (int i = 0; i < W; ++i) {
-          const float after = c[i] + unit * (du.x[v][i] - mean);
-          base += c[i] * c[i];
-          patched += after * after;
-        }
-      }
-    }
-    const float eps = 1.0f / (rstd * rstd) - warp_sum(base) * share;
-    growth = (warp_sum(patched) * share + (eps > 0.0f ? eps : 0.0f)) * rstd * rstd;
-  }
+  if (growth < kLeastGrowth) growth = shrunken_growth(du, centred, rstd, unit, columns);  // the same for all lanes
   const RstdChange r = delta_rstd(rstd, growth_less_one, growth);
   const float along_base = r.delta / unit;
-
 #pragma unroll
   for (int v = 0; v < V; ++v) {
     if (du.column(v) < columns) {
@@ -78,7 +82,7 @@ __device__ __forceinline__ void delta_layernorm_row(Row<W, V>& du, const float* 
       load(centred + du.column(v), c);
       load(gamma + du.column(v), g);
 #pragma unroll
-      for (int i = 0; i < W; ++i) du.x[v][i] = g[i] * ((du.x[v][i] - mean) * r.patched + c[i] * along_base);
+      for (int i = 0; i < W; ++i) du.x[v][i] = g[i] * (du.x[v][i] * r.patched + c[i] * along_base);
     }
   }
 }

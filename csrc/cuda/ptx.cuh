@@ -53,6 +53,28 @@ __device__ __forceinline__ void load_matrices_transposed(unsigned (&r)[4], const
 #endif
 }
 
+// Sixteen bytes from global to shared memory in the background. Copies since the last end_copies() are a group; wait_for_copies<n>() returns when all
+// groups of this thread but the last n have arrived.
+__device__ __forceinline__ void begin_copy(void* shared, const void* global) {
+#if defined(PN_EMULATE)
+  memcpy(shared, global, 16);
+#else
+  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(global) : "memory");
+#endif
+}
+__device__ __forceinline__ void end_copies() {
+#if !defined(PN_EMULATE)
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+template <int Last>
+__device__ __forceinline__ void wait_for_copies() {
+#if !defined(PN_EMULATE)
+  asm volatile("cp.async.wait_group %0;" ::"n"(Last) : "memory");
+#endif
+}
+
 // Keeps the compiler from remembering what it computed from x: computing it again costs less than the registers.
 __device__ __forceinline__ void forget([[maybe_unused]] float& x) {
 #if !defined(PN_EMULATE)

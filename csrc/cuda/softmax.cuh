@@ -23,7 +23,8 @@ __device__ __forceinline__ void delta_softmax_row(const float* p, float* ds, int
   for (int64_t j = lane; j < n; j += kWarp) mean += p[j] * expm1_fast(ds[j]);
   mean = warp_sum(mean);
   if (mean >= kLeastMean && mean <= kMostMean) {
-    for (int64_t j = lane; j < n; j += kWarp) ds[j] = delta_softmax(p[j], expm1_fast(ds[j]), mean);
+    const float inverse = 1.0f / (1.0f + mean);
+    for (int64_t j = lane; j < n; j += kWarp) ds[j] = delta_softmax(p[j], expm1_fast(ds[j]), mean, inverse);
   } else {
     float likeliest = -INFINITY, shift = 0.0f, z = 0.0f;
     for (int64_t j = lane; j < n; j += kWarp) {

@@ -17,6 +17,7 @@ from pyneuro.errors import BackendError, InputError
 Precision = Literal["fp32", "fp16", "bf16", "float64"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 BACKENDS = ("cuda", "cpu", "reference")
+CPU = torch.device("cpu")
 BACKEND_VARIABLE = "PYNEURO_BACKEND"
 
 
@@ -38,7 +39,7 @@ class Backend:
 
     name: str
     precision: Precision
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     @property
     def dtype(self) -> torch.dtype:
@@ -64,6 +65,12 @@ class Backend:
         source = ops.reference if self.name == "reference" else torch.ops.pyneuro
         found: Callable[..., Tensor] = getattr(source, name)
         return found
+
+    def move(self, tensor: Tensor) -> Tensor:
+        """A tensor of the CPU to the device, without waiting for what the device is doing."""
+        if self.device.type == "cpu":
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
     def keep(self, true: Tensor) -> Difference:
         """True differences of row 0, [N, d], as this backend carries them."""
@@ -141,7 +148,9 @@ def _best(precision: str) -> str:
 def _cuda_device(precision: str, number: int) -> torch.device:
     ops.cuda_module()  # raises with the way to build it
     if precision not in ("fp32", "fp16"):
-        raise BackendError(f"the cuda backend computes in fp32 and fp16, not {precision}; use backend='reference' for it")
+        raise BackendError(
+            f"the cuda backend computes in fp32 and fp16, not {precision}; use backend='reference' for it"
+        )
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if number >= count:
         found = f"torch sees {count} of them" if torch.version.cuda else "this torch is built without CUDA"

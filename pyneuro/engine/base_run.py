@@ -38,7 +38,8 @@ class NormBase:
 class LayerBase:
     """One layer of a base run, in the working dtype; S tokens, d hidden, f intermediate, H heads.
 
-    ``sites`` holds, for (module, convention), the site's value in float64 on the CPU: [1, width] for row 0, or all rows.
+    ``sites`` holds, for (module, convention), the site's value in float64 on the CPU: [1, width] for row 0, or all
+    rows.
     """
 
     q: Tensor  # [S, d]

@@ -38,7 +38,7 @@ def enter_row0(
         # In float64: N numbers, and all of the effect hangs on them.
         a = base.sites["I", "linear"][0, index][None]
         change = delta_gelu(a, change[None, None], gelu_series(a))[0, 0]
-    index, change = index.to(backend.device), change.to(backend.device, backend.dtype)
+    index, change = backend.move(index), backend.move(change.to(backend.dtype))
     if module == "Q":
         context = backend.keep(backend.operation("delta_entry_query")(index, change, *base.attention))
         dx1 = propagate.attention_output_row0(backend, w, base, context, context.to(torch.zeros_like(context.stored)))
@@ -64,7 +64,7 @@ def enter_all(
     backend: Backend, w: PreparedLayer, base: LayerBase, module: str, index: Tensor, change: Tensor
 ) -> Difference:
     """K and V: change of every row of the layer's output, [S, N, d]."""
-    index, change = index.to(backend.device), change.to(backend.device, backend.dtype)
+    index, change = backend.move(index), backend.move(change.to(backend.dtype))
     tokens = base.q.shape[0]
     if module == "K":
         first, a, pick_a, second, b, pick_b = _key(base, index, change, tokens)

@@ -7,7 +7,7 @@ joining on the way. Padding does not exist: samples come one at a time, at their
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -48,6 +48,11 @@ class Candidates:
     def __getitem__(self, chosen: Tensor) -> Candidates:
         return Candidates(self.site[chosen], self.index[chosen], self.change[chosen])
 
+    @cached_property
+    def by_site(self) -> dict[int, Tensor]:
+        """Numbers of the candidates of every site there is, int64."""
+        return {int(site): torch.nonzero(self.site == site).flatten() for site in self.site.unique()}
+
 
 @dataclass(frozen=True, eq=False)
 class Moved:
@@ -65,6 +70,29 @@ class Moved:
 
 
 @dataclass(frozen=True, eq=False)
+class _OnItsWay:
+    """Changes of some candidates' logits, on their way from the device."""
+
+    ids: Tensor  # int64 [N]
+    logits: Tensor  # float64 [N, C] on the CPU, whole once `arrived`
+    arrived: torch.cuda.Event | None
+
+    @classmethod
+    def fetch(cls, ids: Tensor, logits: Tensor) -> _OnItsWay:
+        if logits.device.type == "cpu":
+            return cls(ids, logits, None)
+        host = torch.empty(logits.shape, dtype=logits.dtype, pin_memory=True).copy_(logits, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record(torch.cuda.current_stream(logits.device))
+        return cls(ids, host, arrived)
+
+    def result(self) -> Tensor:
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return self.logits
+
+
+@dataclass(frozen=True, eq=False)
 class ExactEngine:
     """Exact effects by delta propagation. Made by ``ExactEngine.create``; holds no state between samples."""
 
@@ -79,7 +107,8 @@ class ExactEngine:
         """Pack the classifier's weights for the backend."""
         weights = clf.adapter.weights(clf.model)
         kept = None if backend.device.type == "cpu" else weights.to(torch.float64, backend.device)
-        return cls(clf, backend, prepare(weights, backend), memory or Memory(), kept)
+        prepared = prepare(weights, backend)
+        return cls(clf, backend, prepared, memory or Memory.of(backend), kept)
 
     @property
     def shape(self) -> ModelShape:
@@ -147,14 +176,25 @@ class ExactEngine:
             change = change.masked_fill(replaced_by_itself(a, z, float(values.square().mean().sqrt())), 0.0)
         return Candidates(torch.full_like(index, self.groups.index((layer, module))), index, change)
 
-    @torch.no_grad()
     def patched(self, base: BaseRun, candidates: Candidates, convention: str = "linear") -> Tensor:
         """Change of the logits, float64 [N, C], for candidates of any layers and modules. Raises InputError as
         ``delta_logits``."""
+        return self.launch(base, candidates, convention)()
+
+    @torch.no_grad()
+    def launch(self, base: BaseRun, candidates: Candidates, convention: str = "linear") -> Callable[[], Tensor]:
+        """``patched``, begun: on a device the work goes on while the caller does something else; call what is returned
+        for the result."""
+        parts = [
+            _OnItsWay.fetch(ids, self._logits(base, candidates[ids], convention))
+            for ids in self.chunks(base, candidates)
+        ]
+        return lambda: self._gathered(base, candidates, convention, parts)
+
+    def _gathered(self, base: BaseRun, candidates: Candidates, convention: str, parts: Sequence[_OnItsWay]) -> Tensor:
         out = torch.zeros(len(candidates), len(base.logits), dtype=torch.float64)
-        # Fetched when all are on their way: a device works on the next chunk while this one is set up.
-        for ids, logits in [(ids, self._logits(base, candidates[ids], convention)) for ids in self.chunks(base, candidates)]:
-            out[ids] = logits.cpu()
+        for part in parts:
+            out[part.ids] = part.result()
         if self.backend.in_units and bool((lost := ~torch.isfinite(out).all(-1)).any()):
             # Grown beyond what fp16 holds: again as they are.
             wide = replace(self, backend=self.backend.exactly())
@@ -213,7 +253,7 @@ class ExactEngine:
         moved = Moved.join(parts)
         assert moved is not None
         found = propagate.delta_logits(self.backend, self.prepared.head, base, moved.dx)
-        return found[moved.ids.argsort().to(found.device)]
+        return found[self.backend.move(moved.ids.argsort())]
 
     def _enter_row0(
         self, base: BaseRun, candidates: Candidates, layer: int, modules: Sequence[str], convention: str
@@ -231,8 +271,8 @@ class ExactEngine:
     ) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
         """Candidates of a layer by module: (module, ids, index, change), none of them empty."""
         for module in modules:
-            ids = torch.nonzero(candidates.site == self.groups.index((layer, module))).flatten()
-            if len(ids):
+            ids = candidates.by_site.get(self.groups.index((layer, module)))
+            if ids is not None:
                 yield module, ids, candidates.index[ids], candidates.change[ids]
 
     @cached_property

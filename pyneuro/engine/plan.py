@@ -35,6 +35,13 @@ class Memory:
 
     budget: int | None = None
 
+    @classmethod
+    def of(cls, backend: Backend, budget: int | None = None) -> Memory:
+        """The budget; without one what full speed needs, on a device no more than most of what is free now."""
+        if budget is None and backend.device.type == "cuda":
+            budget = int(DEVICE_SHARE * free_device_bytes(backend.device))
+        return cls(budget)
+
     def __post_init__(self) -> None:
         if self.budget is None:
             return
@@ -62,17 +69,14 @@ class Memory:
         else:
             wanted = min(CHUNK_BYTES // (rows * 3 * shape.hidden * backend.dtype.itemsize), MOST_CANDIDATES)
         wanted = max(wanted // tile * tile, 2 * tile)
-        budget = self.budget
-        if budget is None:
-            if backend.device.type != "cuda":
-                return wanted
-            budget = int(DEVICE_SHARE * free_device_bytes(backend.device))
-        left = budget - base_run_bytes(shape, tokens, backend)
+        if self.budget is None:
+            return wanted
+        left = self.budget - base_run_bytes(shape, tokens, backend)
         fits = int(left // candidate_bytes(shape, rows, backend))
         if fits < 1:
             needed = base_run_bytes(shape, tokens, backend) + candidate_bytes(shape, rows, backend)
             raise InputError(
-                f"memory budget of {budget / MIB:.4g} MiB is too small for a sample of {tokens} tokens; "
+                f"memory budget of {self.budget / MIB:.4g} MiB is too small for a sample of {tokens} tokens; "
                 f"it takes at least {math.ceil(1000 * needed / MIB) / 1000} MiB"
             )
         fits = min(fits, wanted)
@@ -103,7 +107,7 @@ def candidate_bytes(shape: ModelShape, rows: int, backend: Backend) -> int:
 
 
 def free_device_bytes(device: torch.device) -> int:
-    """Memory a sweep can have: what the device has free and what torch keeps unused of it."""
+    """Memory a sweep can have: what the device has free and what torch keeps of it unused."""
     free, _ = torch.cuda.mem_get_info(device)
     return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
 

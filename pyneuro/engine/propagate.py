@@ -3,7 +3,6 @@ row 0, [N, d]."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from pyneuro.engine.backend import Backend

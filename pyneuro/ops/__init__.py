@@ -30,4 +30,15 @@ OPERATIONS = (
     "delta_entry_query",
 )
 
-__all__ = ["OPERATIONS", "architectures", "built", "cuda_built", "cuda_module", "instruction_sets", "native", "pack_heads", "pack_weight", "reference"]
+__all__ = [
+    "OPERATIONS",
+    "architectures",
+    "built",
+    "cuda_built",
+    "cuda_module",
+    "instruction_sets",
+    "native",
+    "pack_heads",
+    "pack_weight",
+    "reference",
+]

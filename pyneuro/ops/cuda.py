@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -28,8 +29,8 @@ def cuda_module() -> ModuleType:
     """The device kernels. Raises BackendError, with the way to build them, where they are not there."""
     if _module is None:
         raise BackendError(
-            f"the CUDA kernels are not built ({_import_error}); run 'pip install .' in the source tree with nvcc on the "
-            "PATH, or use backend='cpu'"
+            f"the CUDA kernels are not built ({_import_error}); run 'pip install .' in the source tree with nvcc on "
+            "the PATH, or use backend='cpu'"
         )
     return _module
 
@@ -54,6 +55,11 @@ def address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
+def whole(columns: int) -> int:
+    """Columns rounded up to whole vectors, so that every row of a product's operand begins aligned."""
+    return -(-columns // 8) * 8
+
+
 def is_half(tensor: Tensor) -> bool:
     return tensor.dtype == torch.float16
 
@@ -74,3 +80,17 @@ def weight_for(dx: Tensor, weight: Tensor, packed: Tensor | None) -> Tensor:
     if dx.dtype == weight.dtype:
         return weight
     return weight.to(dx.dtype) if packed is None else packed
+
+
+def has_product_epilogues(dx: Tensor, weight: Tensor) -> bool:
+    """Whether products of these carry a difference in their epilogue: fp16 on Hopper, in whole vectors, in a build with
+    CUTLASS."""
+    if not (cuda_module().gemm_sm90 and is_half(dx) and dx.device.type == "cuda"):
+        return False
+    whole = dx.shape[-1] % 8 == 0 and weight.shape[0] % 8 == 0 and dx.numel() > 0
+    return whole and _capability(dx.device.index) == (9, 0)
+
+
+@cache
+def _capability(device: int) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)

@@ -23,9 +23,7 @@ def check_attention(op: str, hidden: int, q: Tensor, k: Tensor, v: Tensor, p: Te
     return tokens
 
 
-def _check(
-    dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor, unit: Tensor | None = None
-) -> tuple[int, ...]:
+def _check(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor, unit: Tensor | None = None) -> tuple[int, ...]:
     tokens = check_attention("delta_attention", q.shape[-1], q, k, v, p)
     expect("delta_attention", "dqkv", dqkv, tokens, None, 3 * q.shape[1])
     check_unit("delta_attention", dqkv.shape[1], unit)

@@ -3,6 +3,7 @@ row."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from pyneuro.ops import cuda, reference
@@ -98,28 +99,36 @@ def _cuda(
     gamma: Tensor,
     unit: Tensor | None = None,
 ) -> Tensor:
-    heads, weight = p.shape[0], cuda.weight_for(dx, wao, packed_wao)
-    out = dx.new_empty(q.shape[0], *dx.shape)
+    heads, weight, (tokens, _), candidates = p.shape[0], cuda.weight_for(dx, wao, packed_wao), q.shape, len(dx)
+    out = dx.new_empty(tokens, *dx.shape)
     du0 = (context_row0(dqkv, q, k, v, p, unit) @ weight.T).unsqueeze(0)
     norm_into(out[:1], du0, dx.unsqueeze(0), centred[:1], rstd[:1], gamma, unit)
-    dv = dqkv.chunk(3, -1)[2].unflatten(-1, (heads, -1)).transpose(0, 1)  # [H, N, e]
-    value_changes = dv @ weight.unflatten(1, (heads, -1)).permute(1, 2, 0)  # [H, N, d]
-    rest = p[:, :, 1:].sum(-1)
+    if tokens == 1 or not candidates:
+        return out
+    _, dk, dv = (x.view(candidates, heads, -1).transpose(0, 1) for x in dqkv.chunk(3, -1))  # [H, N, e]
+    scores = q.to(dx.dtype).view(tokens, heads, -1).transpose(0, 1) @ dk.transpose(1, 2)  # [H, S, N]
+    along_base = dx.new_empty(tokens, candidates, cuda.whole(2 * heads))
+    along_change = dx.new_empty(candidates, tokens, cuda.whole(heads))
     cuda.launch(
-        "delta_attention_low_rank",
+        "delta_low_rank_weights",
         dx,
-        dqkv.data_ptr(),
+        scores.data_ptr(),
         cuda.attention(q, k, v, p),
-        rest.data_ptr(),
-        context_rows.data_ptr(),
-        value_row.data_ptr(),
-        value_changes.data_ptr(),
-        cuda.norm(centred, rstd, gamma),
+        (rest := p[:, :, 1:].sum(-1)).data_ptr(),
         cuda.address(unit),
-        out.data_ptr(),
+        along_base.data_ptr(),
+        along_change.data_ptr(),
+        along_base.shape[-1],
+        along_change.shape[-1],
         cuda.is_half(dx),
-        dx.shape[0],
+        candidates,
     )
+    del rest
+    rows = torch.cat([context_rows, value_row.expand_as(context_rows)], 1).to(dx.dtype)  # [S, 2H, d]
+    values = dv @ weight.view(-1, heads, dv.shape[-1]).permute(1, 2, 0)  # [H, N, d]
+    du = along_base[1:, :, : 2 * heads] @ rows[1:]  # [S - 1, N, d]
+    changes = along_change[..., :heads] @ values.transpose(0, 1)  # [N, S, d]
+    norm_into(out[1:], du, changes.transpose(0, 1)[1:], centred[1:], rstd[1:], gamma, unit)
     return out
 
 

@@ -15,9 +15,7 @@ from pyneuro.ops.packing import pack_heads, pack_weight
 from pyneuro.ops.registry import expect, register
 
 
-def _check(
-    dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor, unit: Tensor | None = None
-) -> tuple[int, ...]:
+def _check(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor, unit: Tensor | None = None) -> tuple[int, ...]:
     check_attention("delta_attention_row0", q.shape[-1], q, k, v, p)
     expect("delta_attention_row0", "dqkv", dqkv, None, 3 * q.shape[1])
     check_unit("delta_attention_row0", dqkv.shape[0], unit)
@@ -122,29 +120,33 @@ def _cuda_dense(
     heads = p.shape[0]
 
     def by_head(x: Tensor) -> Tensor:  # [., H e] -> [H, ., e]
-        return x.unflatten(-1, (heads, -1)).transpose(0, 1)
+        return x.view(len(x), heads, -1).transpose(0, 1)
 
+    tokens, candidates = dx.shape[:2]
     query = dq0 if unit is None else dq0.float() * unit[:, None]
-    queries = by_head((q[0] + query).to(dx.dtype))
-    keys = cuda.weight_for(dx, wk, packed_key_transposed).unflatten(0, (heads, -1))  # [H, e, d]
-    values = cuda.weight_for(dx, wv, packed_value_heads).unflatten(0, (heads, -1))
-    key_rows = queries @ keys  # [H, N, d]
-    pooled, from_base = torch.empty_like(key_rows), torch.empty_like(dq0)
+    keys = cuda.weight_for(dx, wk, packed_key_transposed).view(heads, -1, dx.shape[-1])  # [H, e, d]
+    values = cuda.weight_for(dx, wv, packed_value_heads).view(heads, -1, dx.shape[-1])
+    key_rows = by_head((q[0] + query).to(dx.dtype)) @ keys  # [H, N, d]
+    scores = dx.new_empty(candidates, heads, cuda.whole(tokens))
+    torch.bmm(key_rows.transpose(0, 1), dx.permute(1, 2, 0), out=scores[..., :tokens])
+    changes = by_head(dq0) @ by_head(k.to(dx.dtype)).transpose(1, 2)  # [H, N, S]
     cuda.launch(
-        "delta_attention_pool",
+        "delta_softmax_row0",
         dx,
-        dx.data_ptr(),
-        dq0.data_ptr(),
-        key_rows.data_ptr(),
+        scores.data_ptr(),
+        changes.data_ptr(),
+        scores.shape[-1],
         cuda.attention(q, k, v, p),
         cuda.address(unit),
-        pooled.data_ptr(),
-        from_base.data_ptr(),
         cuda.is_half(dx),
-        dx.shape[1],
+        candidates,
     )
-    contexts = pooled @ values.transpose(1, 2)  # [H, N, e]
-    return from_base.add_(contexts.transpose(0, 1).flatten(1))
+    pooled = scores[..., :tokens] @ dx.transpose(0, 1)  # [N, H, d]: sum of p'_t dx[t]
+    context = torch.baddbmm(
+        pooled.transpose(0, 1) @ values.transpose(1, 2), changes, by_head(v.to(dx.dtype))
+    )  # [H, N, e]
+    out: Tensor = context.transpose(0, 1).flatten(1)
+    return out
 
 
 register(

@@ -72,6 +72,19 @@ def _kernel(
     return out
 
 
+def _gelu_linear(dx: Tensor, weight: Tensor, pre_gelu: Tensor, series: Tensor, unit: Tensor | None) -> Tensor:
+    """GELU difference of dx Wᵀ: in the product's epilogue where there is a kernel, else in a second pass."""
+    base = (pre_gelu.data_ptr(), series.data_ptr(), cuda.address(unit))
+    if cuda.has_product_epilogues(dx, weight):
+        out = dx.new_empty(*dx.shape[:-1], weight.shape[0])
+        sizes = (*dx.shape, weight.shape[0])
+        cuda.launch("delta_gelu_linear", dx, dx.data_ptr(), weight.data_ptr(), *base, out.data_ptr(), *sizes)
+        return out
+    out = dx @ weight.T
+    cuda.launch("delta_gelu", out, out.data_ptr(), *base, cuda.is_half(out), *out.shape)
+    return out
+
+
 def _cuda(
     dx: Tensor,
     wi: Tensor,
@@ -85,17 +98,7 @@ def _cuda(
     gamma: Tensor,
     unit: Tensor | None = None,
 ) -> Tensor:
-    inner = dx @ cuda.weight_for(dx, wi, packed_wi).T
-    cuda.launch(
-        "delta_gelu",
-        inner,
-        inner.data_ptr(),
-        pre_gelu.data_ptr(),
-        series.data_ptr(),
-        cuda.address(unit),
-        cuda.is_half(inner),
-        *inner.shape,
-    )
+    inner = _gelu_linear(dx, cuda.weight_for(dx, wi, packed_wi), pre_gelu, series, unit)
     du = inner @ cuda.weight_for(dx, wo, packed_wo).T
     return norm_into(du, du, dx, centred, rstd, gamma, unit)
 

@@ -24,9 +24,7 @@ def check_unit(op: str, candidates: int, unit: Tensor | None) -> None:
         expect(op, "unit", unit, candidates)
 
 
-def _check(
-    du: Tensor, centred: Tensor, rstd: Tensor, gamma: Tensor, unit: Tensor | None = None
-) -> tuple[int, ...]:
+def _check(du: Tensor, centred: Tensor, rstd: Tensor, gamma: Tensor, unit: Tensor | None = None) -> tuple[int, ...]:
     expect("delta_layernorm", "du", du, None, None, None)
     check_unit("delta_layernorm", du.shape[1], unit)
     check_norm("delta_layernorm", du.shape[0], du.shape[2], centred, rstd, gamma)
@@ -51,15 +49,17 @@ def norm_into(
     gamma: Tensor,
     unit: Tensor | None,
 ) -> Tensor:
-    """LayerNorm difference of du + residual on a CUDA device; `out` may be du."""
-    base, units = cuda.norm(centred, rstd, gamma), cuda.address(unit)
+    """LayerNorm difference of du + residual on a CUDA device. `out` may be du; the residual [S, N, d] has contiguous
+    rows in any order."""
+    strides = (0, 0) if residual is None else residual.stride()[:2]
     cuda.launch(
         "delta_layernorm",
         du,
         du.data_ptr(),
         cuda.address(residual),
-        base,
-        units,
+        *strides,
+        cuda.norm(centred, rstd, gamma),
+        cuda.address(unit),
         out.data_ptr(),
         cuda.is_half(du),
         *du.shape,

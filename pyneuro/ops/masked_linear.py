@@ -154,8 +154,8 @@ def _backward_cuda(
         dx = dy @ _masked_weight(weight, bits.contiguous())
     if of_scores:
         left, right = dy.reshape(-1, dy.shape[-1]).T, x.reshape(-1, x.shape[-1])
-        wide = {} if x.dtype == torch.float32 else {"out_dtype": torch.float32}
-        dscores = torch.mm(left, right, **wide).mul_(weight)
+        product = torch.mm(left, right) if x.dtype == torch.float32 else torch.mm(left, right, torch.float32)
+        dscores = product.mul_(weight)
     return dx, dscores
 
 

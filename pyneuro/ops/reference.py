@@ -96,9 +96,7 @@ def delta_linear(dx: Tensor, weight: Tensor, packed: Tensor | None = None) -> Te
     return dx @ weight.T
 
 
-def delta_layernorm(
-    du: Tensor, centred: Tensor, rstd: Tensor, gamma: Tensor, unit: Tensor | None = None
-) -> Tensor:
+def delta_layernorm(du: Tensor, centred: Tensor, rstd: Tensor, gamma: Tensor, unit: Tensor | None = None) -> Tensor:
     """LayerNorm difference: du [S, N, d], centred [S, d] = u − mean(u), rstd [S], gamma [d] -> [S, N, d]."""
     dtype = du.dtype
     du = true_difference(du, unit)
@@ -139,9 +137,11 @@ def delta_entry(
     gamma: Tensor,
     unit: Tensor | None = None,
 ) -> Tensor:
-    """LayerNorm difference of the rank-two change first[t, n] A[t, pick_a[n]] + second[t, n] B[pick_b[n]]: first, second
-    [S, N], A [S, ., d] or [1, ., d], B [., d], picks int64 [N] -> [S, N, d]. Where there are units the weights are in
-    them and the result is fp16."""
+    """LayerNorm difference of the rank-two change first[t, n] A[t, pick_a[n]] + second[t, n] B[pick_b[n]].
+
+    first, second [S, N], A [S, ., d] or [1, ., d], B [., d], picks int64 [N] -> [S, N, d]. Where there are units the
+    weights are in them and the result is fp16.
+    """
     du = first.unsqueeze(-1) * a[:, pick_a]
     if second is not None and b is not None and pick_b is not None:
         du = du + second.unsqueeze(-1) * b[pick_b]
@@ -188,9 +188,7 @@ def _heads(x: Tensor, heads: int) -> Tensor:
     return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
 
 
-def delta_attention(
-    dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor, unit: Tensor | None = None
-) -> Tensor:
+def delta_attention(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor, unit: Tensor | None = None) -> Tensor:
     """Context difference when every row changed: dqkv [S, N, 3d], q, k, v [S, d], p [H, S, S] -> [S, N, d]."""
     heads, dtype = p.shape[0], dqkv.dtype
     q, k, v = (_heads(x, heads) for x in (q, k, v))

@@ -53,20 +53,22 @@ def register(
             return reference(*args)
         return kernel(*_contiguous(args))
 
+    def fake(*args: Tensor | None) -> Tensor:
+        first = args[0]
+        assert first is not None
+        return first.new_empty(check(*args), dtype=first.dtype if dtype is None else dtype(*args))
+
     def on_cuda(*args: Tensor | None) -> Tensor:
-        check(*args)
+        shape = check(*args)
         if not _cuda.cuda_built() or not _dtypes(args) <= {torch.float32, torch.float16, torch.int64}:
             return reference(*args)
+        if 0 in shape:
+            return fake(*args)
         return cuda(*_contiguous(args))
 
     def elsewhere(*args: Tensor | None) -> Tensor:
         check(*args)
         return reference(*args)
-
-    def fake(*args: Tensor | None) -> Tensor:
-        first = args[0]
-        assert first is not None
-        return first.new_empty(check(*args), dtype=first.dtype if dtype is None else dtype(*args))
 
     define(schema, cpu=on_cpu, cuda=on_cuda, elsewhere=elsewhere, fake=fake)
 

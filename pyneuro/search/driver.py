@@ -7,9 +7,11 @@ of samples behind them; groups are independent, so a stopped search resumes anyw
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,12 @@ import numpy as np
 from pyneuro.effects import Bootstrap, Moments, Response, Terms
 from pyneuro.models.weights import Encoding
 from pyneuro.results import CONTRAST, TileStore
-from pyneuro.search.evaluator import Evaluator, Float
+from pyneuro.search.evaluator import Evaluator, Float, Launcher
 from pyneuro.search.floor import above_floor
 from pyneuro.search.progress import Progress
 from pyneuro.search.targets import Group, SetGroup
 
+GROUPS_AHEAD = 8  # launched before the first of them is counted, where the evaluator launches
 SAVE_SECONDS = 1.0  # finished tiles wait about this long for the disk
 SAVE_SHARE = 0.05  # of the time at most goes into saving
 
@@ -179,8 +182,8 @@ class Sweep:
             return
         base, logits = self.evaluator.begin([self.encodings[s] for s in samples])
         kept = [above_floor(self.probability_floor, self.response, logits[i]) for i in range(len(samples))]
-        for group in waiting:
-            delta = self._patched(base, group) if any(kept) else None
+        for group, result in self._under_way(base, waiting):
+            delta = result() if any(kept) else None
             # On a copy that takes the old state's place whole: an interruption anywhere leaves one or the other.
             state = self.states[group.name].copy()
             work, runs = 0.0, 0
@@ -198,6 +201,23 @@ class Sweep:
             self.patched_runs += runs
             dirty.add(group.name)
             self.progress.advance(work, runs)
+
+    def _under_way(
+        self, base: Any, groups: Sequence[Group | SetGroup]
+    ) -> Iterator[tuple[Group | SetGroup, Callable[[], Float]]]:
+        """Every group and the call that gives its changes of the logits; where the evaluator launches, the next groups
+        are under way by then."""
+        launcher = self.evaluator if isinstance(self.evaluator, Launcher) and self.evaluator.launches else None
+        waiting: deque[tuple[Group | SetGroup, Callable[[], Float]]] = deque()
+        for group in groups:
+            if launcher is not None and isinstance(group, Group):
+                result = launcher.launch(base, group.layer, group.module, group.index, group.z)
+            else:
+                result = partial(self._patched, base, group)
+            waiting.append((group, result))
+            if len(waiting) > GROUPS_AHEAD:
+                yield waiting.popleft()
+        yield from waiting
 
     def _patched(self, base: Any, group: Group | SetGroup) -> Float:
         if isinstance(group, Group):

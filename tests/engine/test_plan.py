@@ -57,7 +57,7 @@ class TestBackend:
     def test_names_that_are_none(self) -> None:
         with pytest.raises(InputError, match="backend 'tpu' is not one of cuda, cpu, reference"):
             choose_backend("tpu")
-        with pytest.raises(InputError, match="precision 'fp8' is not one of fp32, bf16, float64"):
+        with pytest.raises(InputError, match="precision 'fp8' is not one of fp32, fp16, bf16, float64"):
             choose_backend(None, "fp8")
 
     def test_what_a_backend_lacks(self) -> None:

@@ -148,13 +148,15 @@ def test_nan_reaches_the_caller(device: Device) -> None:  # noqa: F811
         args[0][..., 1, :] = float("nan")
         got = device.call(name, *args)
         assert bool(torch.isnan(got[..., 1, :]).any()) and bool(torch.isfinite(got[..., 0, :]).all())
-        half = device.call(name, *(a.half() if i < DIFFERENCES.get(name, 1) else a for i, a in enumerate(args)), torch.ones(3))
+        half = device.call(
+            name, *(a.half() if i < DIFFERENCES.get(name, 1) else a for i, a in enumerate(args)), torch.ones(3)
+        )
         assert bool(torch.isnan(half[..., 1, :]).any()) and bool(torch.isfinite(half[..., 0, :]).all())
 
 
 def test_hidden_sizes_beyond_the_kernels_are_refused(device: Device) -> None:  # noqa: F811
     du, norm = torch.zeros(1, 1, 2056), (torch.zeros(1, 2056), torch.ones(1), torch.ones(2056))
-    with pytest.raises(RuntimeError, match="CUDA: .*invalid"):
+    with pytest.raises(RuntimeError, match=r"CUDA: .*invalid"):
         device.call("delta_layernorm", du, *norm)
 
 

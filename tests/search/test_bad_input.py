@@ -121,7 +121,7 @@ def test_a_foil_that_is_the_target(clf):
         ({"method": "fast"}, "method 'fast' is not one of exact"),
         ({"response": "accuracy"}, "response 'accuracy' is not known; choose one of probability, odds, log_odds"),
         ({"convention": "post"}, "convention 'post' is not one of linear, hook"),
-        ({"precision": "fp16"}, "precision 'fp16' is not one of fp32, bf16, float64"),
+        ({"precision": "fp8"}, "precision 'fp8' is not one of fp32, fp16, bf16, float64"),
         ({"backend": "tpu"}, "backend 'tpu' is not one of cpu, reference"),
         ({"intervention": "zero"}, "intervention 'zero' is not one of replace, weaken, negate, remove, add"),
         ({"intervention": "replace", "strength": 0.5}, "'replace' takes no strength; leave it out"),

@@ -21,7 +21,8 @@ enum class Storage { fp32, fp16 };
 // out = LayerNorm difference of (du + residual).
 struct DeltaLayerNorm {
   const void* du;        // [S, N, d]
-  const void* residual;  // [S, N, d], or null
+  const void* residual;  // [S, N, d] in any order of its rows, or null
+  int64_t residual_token_stride, residual_candidate_stride;
   NormBase base;
   const float* unit;
   void* out;  // [S, N, d], may be du
@@ -69,6 +70,18 @@ struct DeltaGelu {
 };
 cudaError_t delta_gelu(const DeltaGelu&, cudaStream_t);
 
+// GELU difference of x Wᵀ, fp16, in one pass on tensor cores. Built where there is CUTLASS, for Hopper.
+struct DeltaGeluLinear {
+  const void* x;       // [S, N, d]
+  const void* weight;  // [f, d]
+  const float* pre_gelu;
+  const float* series;
+  const float* unit;
+  void* out;  // [S, N, f]
+  int64_t tokens, candidates, hidden, width;
+};
+cudaError_t delta_gelu_linear(const DeltaGeluLinear&, cudaStream_t);
+
 struct DeltaAttention {
   const void* dqkv;  // [S, N, 3d]
   AttentionBase base;
@@ -91,35 +104,31 @@ struct DeltaAttentionRow0 {
 };
 cudaError_t delta_attention_row0(const DeltaAttentionRow0&, cudaStream_t);
 
-// Row 0 when every row changed: the part between the two products, with W_K (key_rows) and with W_V (of pooled).
-struct DeltaAttentionPool {
-  const void* dx;        // [S, N, d]
-  const void* dq0;       // [N, d]
-  const void* key_rows;  // [H, N, d]  W_K,hᵀ (q_h + dq_h), true
+// Row 0 when every row changed, between the products with W_K and with W_V: scores become what the keys weigh then.
+struct DeltaSoftmaxRow0 {
+  void* scores;   // [N, H, ld]  in: (q_h + dq_h) · W_K,h dx[s]; out: p + dp, true
+  void* changes;  // [H, N, S]   in: dq_h · k_h[s]; out: dp
+  int64_t ld;
   AttentionBase base;
   const float* unit;
-  void* pooled;     // [H, N, d]  sum_t p'_t dx[t]
-  void* from_base;  // [N, d]     sum_t dp_t v_h[t]
   Storage storage;
   int64_t candidates;
 };
-cudaError_t delta_attention_pool(const DeltaAttentionPool&, cudaStream_t);
+cudaError_t delta_softmax_row0(const DeltaSoftmaxRow0&, cudaStream_t);
 
-// Rows 1 to S - 1 of the attention block after a change of row 0 alone; row 0 comes from delta_attention_row0.
-struct DeltaAttentionLowRank {
-  const void* dqkv;           // [N, 3d]  row 0
+// After a change of row 0 alone every other row changes with rank 3H (docs/method.md): the weights of the three parts, as two products take them.
+struct DeltaLowRankWeights {
+  const void* scores;  // [H, S, N]  q_h[t] · dk_h
   AttentionBase base;
-  const float* rest;          // [H, S]  sum_{s > 0} p_h[t, s]
-  const float* context_rows;  // [S, H, d]
-  const float* value_row;     // [H, d]
-  const void* value_changes;  // [H, N, d]  W_AO,h dv_h
-  NormBase norm;
+  const float* rest;  // [H, S]  sum_{s > 0} p_h[t, s]
   const float* unit;
-  void* out;  // [S, N, d]; row 0 is left alone
+  void* along_base;    // [S, N, ld_base]   of W_AO,h (ctx_h[t] - p_h[t, 0] v_h[0]) at h, of W_AO,h v_h[0] at H + h
+  void* along_change;  // [N, S, ld_change] of W_AO,h dv_h at h
+  int64_t ld_base, ld_change;
   Storage storage;
   int64_t candidates;
 };
-cudaError_t delta_attention_low_rank(const DeltaAttentionLowRank&, cudaStream_t);
+cudaError_t delta_low_rank_weights(const DeltaLowRankWeights&, cudaStream_t);
 
 // Pooler and classifier. In double from the pooler's product on.
 struct DeltaHead {

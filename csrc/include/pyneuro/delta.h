@@ -32,8 +32,8 @@ PN_HD RstdChange delta_rstd(float rstd, float growth_less_one, float growth) {
 // Below this growth, 1 + dvar r^2 has lost digits and the patched variance is summed afresh: mean((c + dc)^2) + eps over var + eps.
 constexpr float kLeastGrowth = 0.25f;
 
-// softmax over j: with x_j = expm1(ds_j) and E = sum_j p_j x_j, dp_j = p_j (x_j - E) / (1 + E).
-PN_HD float delta_softmax(float p, float x, float mean_x) { return p * (x - mean_x) / (1.0f + mean_x); }
+// softmax over j: with x_j = expm1(ds_j) and E = sum_j p_j x_j, dp_j = p_j (x_j - E) / (1 + E). `inverse` is 1 / (1 + E), once a row.
+PN_HD float delta_softmax(float p, float x, float mean_x, float inverse) { return p * (x - mean_x) * inverse; }
 
 // Outside this range of E, 1 + E has lost digits (the tokens that held the probability lost it) or x may have overflowed, and the change is
 // large: dp_j = p_j (exp(ds_j - m) / Z - 1) then, with m the ds of the key that ends up likeliest and Z = sum_j p_j

@@ -1,0 +1,110 @@
+// The first half of a feed-forward block on Hopper's tensor cores: out[t, n] = GELU difference of x[t, n] Wᵀ, the difference form an epilogue on the
+// fp32 sums, so that the [S, N, f] intermediate is written once and never read back.
+//
+// A token is a batch of the product: its base value and Taylor coefficients are row vectors that all its candidates share, a candidate's unit a
+// column vector that all tokens share.
+#include <cutlass/cutlass.h>
+#include <cutlass/epilogue/collective/collective_builder.hpp>
+#include <cutlass/epilogue/fusion/sm90_callbacks_tma_warpspecialized.hpp>
+#include <cutlass/gemm/collective/collective_builder.hpp>
+#include <cutlass/gemm/device/gemm_universal_adapter.h>
+#include <cutlass/gemm/kernel/gemm_universal.hpp>
+
+#include "pyneuro/cuda.h"
+#include "pyneuro/delta.h"
+
+namespace pyneuro::cuda {
+namespace {
+
+using cute::_0;
+using cute::_1;
+using cute::_2;
+using cute::_64;
+using cute::_128;
+using cute::Shape;
+using cute::Stride;
+namespace fusion = cutlass::epilogue::fusion;
+
+// x holds sums in their candidates' units; base and c1..c4 belong to the token. Sums beyond the series' radius are rare and their form long: a
+// branch that is not taken costs one comparison a value, both sides of a selection would cost more than the product.
+template <class Values>
+struct DeltaGeluOp {
+  CUTLASS_DEVICE Values operator()(const Values& x, const Values& unit, const Values& base, const Values& c1, const Values& c2, const Values& c3, const Values& c4) const {
+    Values out;
+    float largest = 0.0f;
+    CUTLASS_PRAGMA_UNROLL
+    for (int i = 0; i < Values::kElements; ++i) {
+      const float d = x[i] * unit[i];
+      out[i] = x[i] * (c1[i] + d * (c2[i] + d * (c3[i] + d * c4[i])));
+      largest = fmaxf(largest, fabsf(d));
+    }
+    if (largest > kGeluSeriesRadius) {
+      CUTLASS_PRAGMA_UNROLL
+      for (int i = 0; i < Values::kElements; ++i) {
+        const float d = x[i] * unit[i];
+        if (fabsf(d) > kGeluSeriesRadius) out[i] = beyond(base[i], d, unit[i]);
+      }
+    }
+    return out;
+  }
+
+  static __device__ __noinline__ float beyond(float base, float d, float unit) { return delta_gelu_plain(base, d) / unit; }
+};
+
+using Half = cutlass::half_t;
+using RowMajor = cutlass::layout::RowMajor;
+using ColumnMajor = cutlass::layout::ColumnMajor;
+constexpr int kAligned = 8;
+
+template <class Tile, class Cluster, class MainSchedule, class EpilogueSchedule>
+struct Product {
+  using OfToken = fusion::Sm90RowBroadcast<0, Tile, float, float, Stride<_0, _1, int64_t>>;
+  using OfCandidate = fusion::Sm90ColBroadcast<0, Tile, float, float, Stride<_1, _0, _0>>;
+  using Fusion = fusion::Sm90EVT<fusion::Sm90Compute<DeltaGeluOp, Half, float, cutlass::FloatRoundStyle::round_to_nearest>, fusion::Sm90AccFetch, OfCandidate, OfToken, OfToken, OfToken,
+                                 OfToken, OfToken>;
+  using Epilogue = typename cutlass::epilogue::collective::CollectiveBuilder<cutlass::arch::Sm90, cutlass::arch::OpClassTensorOp, Tile, Cluster,
+                                                                             cutlass::epilogue::collective::EpilogueTileAuto, float, float, void, RowMajor, kAligned, Half, RowMajor,
+                                                                             kAligned, EpilogueSchedule, Fusion>::CollectiveOp;
+  using Main = typename cutlass::gemm::collective::CollectiveBuilder<
+      cutlass::arch::Sm90, cutlass::arch::OpClassTensorOp, Half, RowMajor, kAligned, Half, ColumnMajor, kAligned, float, Tile, Cluster,
+      cutlass::gemm::collective::StageCountAutoCarveout<static_cast<int>(sizeof(typename Epilogue::SharedStorage))>, MainSchedule>::CollectiveOp;
+  using Kernel = cutlass::gemm::kernel::GemmUniversal<Shape<int, int, int, int>, Main, Epilogue>;
+  using Gemm = cutlass::gemm::device::GemmUniversalAdapter<Kernel>;
+
+  static cudaError_t run(const DeltaGeluLinear& args, cudaStream_t stream) {
+    const int m = static_cast<int>(args.candidates), n = static_cast<int>(args.width), k = static_cast<int>(args.hidden), tokens = static_cast<int>(args.tokens);
+    const int64_t f = args.width, d = args.hidden;
+    const auto row = [&](const float* at, int64_t token_stride) { return typename OfToken::Arguments{at, 0.0f, {_0{}, _1{}, token_stride}}; };
+    typename Gemm::Arguments arguments{
+        cutlass::gemm::GemmUniversalMode::kGemm,
+        {m, n, k, tokens},
+        {static_cast<const Half*>(args.x), {d, _1{}, args.candidates * d}, static_cast<const Half*>(args.weight), {d, _1{}, int64_t(0)}},
+        {{{},
+          {args.unit, 1.0f, {}},
+          row(args.pre_gelu, f),
+          row(args.series, 4 * f),
+          row(args.series + f, 4 * f),
+          row(args.series + 2 * f, 4 * f),
+          row(args.series + 3 * f, 4 * f),
+          {}},
+         nullptr,
+         {},
+         static_cast<Half*>(args.out),
+         {f, _1{}, args.candidates * f}}};
+    Gemm gemm;
+    if (gemm.can_implement(arguments) != cutlass::Status::kSuccess || Gemm::get_workspace_size(arguments) > 0) return cudaErrorInvalidValue;
+    if (gemm.initialize(arguments, nullptr, stream) != cutlass::Status::kSuccess) return cudaErrorInvalidValue;
+    return gemm.run(stream) == cutlass::Status::kSuccess ? cudaSuccess : cudaErrorLaunchFailure;
+  }
+};
+
+using Fused = Product<Shape<_128, _128, _64>, Shape<_2, _1, _1>, cutlass::gemm::KernelTmaWarpSpecializedPingpong, cutlass::epilogue::TmaWarpSpecialized>;
+
+}  // namespace
+
+cudaError_t delta_gelu_linear(const DeltaGeluLinear& args, cudaStream_t stream) {
+  if (args.tokens * args.candidates == 0) return cudaSuccess;
+  return Fused::run(args, stream);
+}
+
+}  // namespace pyneuro::cuda
