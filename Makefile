@@ -42,9 +42,12 @@ demo: $(STAMPS)/$(DEMO)
 test: $(STAMPS)/dev
 	$(BIN)/python -m pytest $(PYTEST)
 
-# The kernels under AddressSanitizer and UndefinedBehaviorSanitizer.
+# The kernels of the CPU and, on the host, of the device, under sanitizers; then what nvcc makes of the latter, where there is nvcc.
 test-native: $(STAMPS)/dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" tests/native/run
+	tests/native/run_emulator_self_test
+	tests/native/run_device_kernels
+	PATH="$(CURDIR)/$(BIN):$$PATH" python tests/native/check_device_build.py
 
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check .

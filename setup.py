@@ -16,6 +16,8 @@ class CMakeBuild(build_ext):
     """Configure, build and install into the place setuptools wants the extension."""
 
     def build_extension(self, ext: Extension) -> None:
+        if ext.optional:  # came with the first
+            return
         prefix = Path(self.get_ext_fullpath(ext.name)).parent.parent.resolve()
         build = Path(self.build_temp).resolve() / "cmake"
         build.mkdir(parents=True, exist_ok=True)
@@ -37,4 +39,5 @@ class CMakeBuild(build_ext):
         subprocess.run(["cmake", "--install", str(build)], check=True)
 
 
-setup(ext_modules=[Extension("pyneuro._native", sources=[])], cmdclass={"build_ext": CMakeBuild})
+modules = [Extension("pyneuro._native", sources=[]), Extension("pyneuro._cuda", sources=[], optional=True)]
+setup(ext_modules=modules, cmdclass={"build_ext": CMakeBuild})

@@ -26,6 +26,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -318,8 +319,9 @@ def search(args: argparse.Namespace) -> dict[str, Any]:
             share.run(evaluator, [sample])
             return
         state, _ = evaluator.begin([sample])
-        for result in [evaluator.launch(state, *group) for group in share.groups]:
-            result()
+        layers = groupby(share.groups, key=lambda group: group[0])
+        for results in [evaluator.launch(state, list(groups)) for _, groups in layers]:
+            results()
 
     def measure(name: str, evaluator: Any, share: Any, rounds: int) -> float:
         got = effects(*few.run(evaluator, [sample]))

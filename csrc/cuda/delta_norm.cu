@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kWarps* kWarp) layernorm_kernel(DeltaLayerNorm
 }
 
 template <class T, int W, int V>
-__global__ void __launch_bounds__(kWarps* kWarp) entry_kernel(DeltaEntry args) {
+__global__ void __launch_bounds__(kWarps* kWarp, 1) entry_kernel(DeltaEntry args) {
   const int64_t token = blockIdx.y, d = args.hidden;
   const float *first = args.first + token * args.candidates, *second = args.second == nullptr ? nullptr : args.second + token * args.candidates;
   const float* a = args.a + token * args.a_token_stride;

@@ -46,8 +46,12 @@ def launch(name: str, near: Tensor, *args: Any) -> None:
     if near.device.type != "cuda":  # kernels that run on the host, in tests
         kernel(*args, 0)
         return
+    stream = torch.cuda.current_stream(near.device).cuda_stream
+    if near.device.index == torch.cuda.current_device():
+        kernel(*args, stream)
+        return
     with torch.cuda.device(near.device):
-        kernel(*args, torch.cuda.current_stream(near.device).cuda_stream)
+        kernel(*args, stream)
 
 
 def address(tensor: Tensor | None) -> int:

@@ -105,9 +105,7 @@ def define(
 
 def expect(op: str, what: str, tensor: Tensor, *shape: int | None) -> None:
     """Raise ValueError unless the tensor has this shape (None: any size)."""
-    fits = tensor.dim() == len(shape) and all(
-        want is None or want == got for want, got in zip(shape, tensor.shape, strict=True)
-    )
-    if not fits:
+    got = tensor.shape
+    if len(got) != len(shape) or any(want is not None and want != size for want, size in zip(shape, got, strict=True)):
         wanted = ", ".join("*" if want is None else str(want) for want in shape)
-        raise ValueError(f"{op}: {what} must be [{wanted}], got {list(tensor.shape)}")
+        raise ValueError(f"{op}: {what} must be [{wanted}], got {list(got)}")

@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from pyneuro.search.floor import above_floor
 from pyneuro.search.progress import Progress
 from pyneuro.search.targets import Group, SetGroup
 
-GROUPS_AHEAD = 8  # launched before the first of them is counted, where the evaluator launches
+LAYERS_AHEAD = 2  # launched before the first of them is counted, where the evaluator launches
 SAVE_SECONDS = 1.0  # finished tiles wait about this long for the disk
 SAVE_SHARE = 0.05  # of the time at most goes into saving
 
@@ -205,19 +206,27 @@ class Sweep:
     def _under_way(
         self, base: Any, groups: Sequence[Group | SetGroup]
     ) -> Iterator[tuple[Group | SetGroup, Callable[[], Float]]]:
-        """Every group and the call that gives its changes of the logits; where the evaluator launches, the next groups
-        are under way by then."""
-        launcher = self.evaluator if isinstance(self.evaluator, Launcher) and self.evaluator.launches else None
-        waiting: deque[tuple[Group | SetGroup, Callable[[], Float]]] = deque()
-        for group in groups:
-            if launcher is not None and isinstance(group, Group):
-                result = launcher.launch(base, group.layer, group.module, group.index, group.z)
-            else:
-                result = partial(self._patched, base, group)
-            waiting.append((group, result))
-            if len(waiting) > GROUPS_AHEAD:
-                yield waiting.popleft()
-        yield from waiting
+        """Every group and the call that gives its changes of the logits; where the evaluator launches, the groups of a
+        layer are carried together, and the next layers are under way by then."""
+        if not (isinstance(self.evaluator, Launcher) and self.evaluator.launches):
+            yield from ((group, partial(self._patched, base, group)) for group in groups)
+            return
+        waiting: deque[list[tuple[Group | SetGroup, Callable[[], Float]]]] = deque()
+        for _, together in groupby(groups, key=lambda group: group.layer if isinstance(group, Group) else None):
+            waiting.append(self._launched(self.evaluator, base, list(together)))
+            if len(waiting) > LAYERS_AHEAD:
+                yield from waiting.popleft()
+        for batch in waiting:
+            yield from batch
+
+    def _launched(
+        self, launcher: Launcher, base: Any, groups: Sequence[Group | SetGroup]
+    ) -> list[tuple[Group | SetGroup, Callable[[], Float]]]:
+        neurons = [(g.layer, g.module, g.index, g.z) for g in groups if isinstance(g, Group)]
+        if len(neurons) < len(groups):
+            return [(group, partial(self._patched, base, group)) for group in groups]
+        results = cache(launcher.launch(base, neurons))
+        return [(group, partial(_nth, results, number)) for number, group in enumerate(groups)]
 
     def _patched(self, base: Any, group: Group | SetGroup) -> Float:
         if isinstance(group, Group):
@@ -239,6 +248,10 @@ class Sweep:
             yield dirty
         finally:
             dirty.flush()
+
+
+def _nth(results: Callable[[], list[Float]], number: int) -> Float:
+    return results()[number]
 
 
 class _Dirty:

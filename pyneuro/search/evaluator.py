@@ -12,6 +12,8 @@ from pyneuro.models.weights import Encoding
 from pyneuro.sites import NeuronSet
 
 Float = npt.NDArray[np.float64]
+# Of one (layer, module): layer, module, index int64 [n], z float64 [T, n] or None.
+Neurons = tuple[int, str, npt.NDArray[np.int64], Float | None]
 
 
 class Evaluator(Protocol):
@@ -48,7 +50,5 @@ class Launcher(Protocol):
     def launches(self) -> bool:
         """Whether it does here."""
 
-    def launch(
-        self, state: Any, layer: int, module: str, index: npt.NDArray[np.int64], z: Float | None
-    ) -> Callable[[], Float]:
-        """``Evaluator.neurons``, begun: call what is returned for the result."""
+    def launch(self, state: Any, groups: Sequence[Neurons]) -> Callable[[], list[Float]]:
+        """``Evaluator.neurons`` of all these groups together, begun: call what is returned for the results."""

@@ -11,12 +11,12 @@ import numpy.typing as npt
 import torch
 
 from pyneuro.engine.base_run import BaseRun
-from pyneuro.engine.exact import ExactEngine
+from pyneuro.engine.exact import Candidates, ExactEngine
 from pyneuro.engine.intervention import Intervention
 from pyneuro.engine.joint import Patch, joint_delta_logits
 from pyneuro.engine.plan import layer_flops, patch_flops
 from pyneuro.models.weights import Encoding
-from pyneuro.search.evaluator import Float
+from pyneuro.search.evaluator import Float, Neurons
 from pyneuro.sites import NeuronSet
 
 Token = int | Literal["all"]
@@ -50,27 +50,31 @@ class ExactEvaluator:
             shape = self.engine.shape
             alone = [NeuronSet(shape, [shape.offset(layer, module) + int(i)]) for i in index]
             return self.sets(state, alone, None if z is None else [z[:, [i]] for i in range(len(index))])
-        return self.launch(state, layer, module, index, z)()
+        (found,) = self.launch(state, [(layer, module, index, z)])()
+        return found
 
     @property
     def launches(self) -> bool:
         return self.token == 0 and self.engine.backend.device.type != "cpu"
 
-    def launch(
-        self, state: BaseRun, layer: int, module: str, index: npt.NDArray[np.int64], z: Float | None
-    ) -> Callable[[], Float]:
-        """``neurons`` at token 0, begun: what is returned gives the result."""
-        treatments = 1 if z is None else len(z)
-        repeated = torch.from_numpy(np.tile(index, treatments))
-        flat = None if z is None else torch.from_numpy(np.ascontiguousarray(z)).flatten()
-        candidates = self.engine.candidates(state, layer, module, repeated, flat, self.convention, self.intervention)
+    def launch(self, state: BaseRun, groups: Sequence[Neurons]) -> Callable[[], list[Float]]:
+        """``neurons`` at token 0 of all these groups, carried together: what is returned gives the results."""
+        candidates = Candidates.cat([self._candidates(state, *group) for group in groups])
         pending = self.engine.launch(state, candidates, self.convention)
+        shapes = [(1 if z is None else len(z), len(index)) for _, _, index, z in groups]
 
-        def result() -> Float:
-            out: Float = pending().view(1, treatments, len(index), -1).numpy()
-            return out
+        def results() -> list[Float]:
+            parts = pending().split([treatments * n for treatments, n in shapes])
+            return [part.view(1, *shape, -1).numpy() for part, shape in zip(parts, shapes, strict=True)]
 
-        return result
+        return results
+
+    def _candidates(
+        self, state: BaseRun, layer: int, module: str, index: npt.NDArray[np.int64], z: Float | None
+    ) -> Candidates:
+        repeated = torch.from_numpy(np.tile(index, 1 if z is None else len(z)))
+        flat = None if z is None else torch.from_numpy(np.ascontiguousarray(z)).flatten()
+        return self.engine.candidates(state, layer, module, repeated, flat, self.convention, self.intervention)
 
     def sets(self, state: BaseRun, sets: Sequence[NeuronSet], z: Sequence[Float] | None) -> Float:
         treatments = 1 if z is None else len(z[0])

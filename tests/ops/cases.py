@@ -7,6 +7,20 @@ from torch import Tensor
 
 from pyneuro.ops import reference
 
+# Which arguments of an operation are differences, where not the first alone.
+_DIFFERENCES = {
+    "delta_linear_norm": (0, 1),
+    "delta_attention_row0_dense": (0, 1),
+    "delta_attention_low_rank": (0, 1),
+    "delta_entry": (0, 3),
+    "delta_entry_query": (1,),
+}
+
+
+def differences(name: str) -> tuple[int, ...]:
+    """Numbers of the arguments that are differences."""
+    return _DIFFERENCES.get(name, (0,))
+
 
 def arguments(
     tokens: int, candidates: int, hidden: int, heads: int, intermediate: int, *, seed: int = 0, size: float = 0.05

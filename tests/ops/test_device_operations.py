@@ -11,7 +11,7 @@ from torch import Tensor
 from pyneuro import ops
 from pyneuro.ops import reference
 from tests.device import Device, device  # noqa: F401 (a fixture)
-from tests.ops.cases import arguments, relative_error, to32
+from tests.ops.cases import arguments, differences, relative_error, to32
 
 # S, N, d, H, f: odd sizes, whole vectors, heads of 32 and 64 (tensor cores), one token, more than 64 tokens.
 SHAPES = [
@@ -24,15 +24,13 @@ SHAPES = [
     (20, 9, 128, 2, 256),
     (67, 2, 64, 1, 16),
 ]
-# Leading arguments that are differences.
-DIFFERENCES = {"delta_linear_norm": 2, "delta_attention_row0_dense": 2, "delta_attention_low_rank": 2}
 IN_UNITS = [name for name in ops.OPERATIONS if name not in ("delta_linear", "delta_entry", "delta_entry_query")]
 
 
 def in_units(name: str, args: tuple[Tensor | None, ...], unit: Tensor) -> tuple[list[Tensor | None], Tensor]:
     """Arguments of the fp16 form, and what the definition makes of the very differences they stand for."""
     stored, true = list(to32(args)), list(args)
-    for i in range(DIFFERENCES.get(name, 1)):
+    for i in differences(name):
         half = (args[i] * 16).half()
         stored[i], true[i] = half, half.double() * unit.double()[:, None]
     return [*stored, unit], getattr(reference, name)(*true)
@@ -149,7 +147,7 @@ def test_nan_reaches_the_caller(device: Device) -> None:  # noqa: F811
         got = device.call(name, *args)
         assert bool(torch.isnan(got[..., 1, :]).any()) and bool(torch.isfinite(got[..., 0, :]).all())
         half = device.call(
-            name, *(a.half() if i < DIFFERENCES.get(name, 1) else a for i, a in enumerate(args)), torch.ones(3)
+            name, *(a.half() if i in differences(name) else a for i, a in enumerate(args)), torch.ones(3)
         )
         assert bool(torch.isnan(half[..., 1, :]).any()) and bool(torch.isfinite(half[..., 0, :]).all())
 

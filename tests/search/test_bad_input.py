@@ -122,7 +122,7 @@ def test_a_foil_that_is_the_target(clf):
         ({"response": "accuracy"}, "response 'accuracy' is not known; choose one of probability, odds, log_odds"),
         ({"convention": "post"}, "convention 'post' is not one of linear, hook"),
         ({"precision": "fp8"}, "precision 'fp8' is not one of fp32, fp16, bf16, float64"),
-        ({"backend": "tpu"}, "backend 'tpu' is not one of cpu, reference"),
+        ({"backend": "tpu"}, "backend 'tpu' is not one of cuda, cpu, reference"),
         ({"intervention": "zero"}, "intervention 'zero' is not one of replace, weaken, negate, remove, add"),
         ({"intervention": "replace", "strength": 0.5}, "'replace' takes no strength; leave it out"),
         ({"intervention": "add", "strength": float("nan")}, "strength nan is not a finite number"),
@@ -182,10 +182,14 @@ def test_a_backend_that_is_not_built_says_how_to_build_it(monkeypatch, clf):
 
 @pytest.mark.usefixtures("no_work")
 def test_backends_that_cannot_compute_so(monkeypatch, clf):
-    refused(clf, "no cuda backend; use backend='cpu' or backend='reference'", BackendError, backend="cuda")
+    if not torch.cuda.is_available():
+        reason = "there is no CUDA device 0 .*use backend='cpu'|the CUDA kernels are not built .* or use backend='cpu'"
+        refused(clf, reason, BackendError, backend="cuda")
+    refused(clf, "backend 'cuda:x' is not one of", backend="cuda:x")
+    refused(clf, "the cpu backend computes in fp32 and bf16", BackendError, backend="cpu", precision="fp16")
     refused(clf, "use backend='reference' for float64", BackendError, backend="cpu", precision="float64")
     monkeypatch.setenv("PYNEURO_BACKEND", "gpu")
-    refused(clf, "backend 'gpu' is not one of cpu, reference", backend=None)
+    refused(clf, "backend 'gpu' is not one of cuda, cpu, reference", backend=None)
 
 
 # --- sites -----------------------------------------------------------------------------------------------------------

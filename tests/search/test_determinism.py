@@ -14,6 +14,7 @@ from pyneuro.engine.plan import MIB, base_run_bytes, candidate_bytes
 from pyneuro.engine.values import mean_activations
 from pyneuro.errors import InputError
 from pyneuro.search import search
+from pyneuro.search.exact import ExactEvaluator
 from pyneuro.sites import MODULES, NeuronSet
 from tests.search.conftest import CPU, FLOAT64, FP32, NATIVE
 from tests.search.oracle import random_values
@@ -146,3 +147,14 @@ def test_a_search_leaves_random_numbers_threads_and_gradient_mode_alone(clf, few
         assert torch.is_grad_enabled()
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (torch.get_num_threads(), torch.get_default_dtype()) == before[1:]
+
+
+@pytest.mark.parametrize("treatments", [1, 2])
+def test_groups_launched_together_and_ahead_give_the_same_numbers(treatments, monkeypatch):
+    """As on a device: the groups of a layer are carried together, and later layers begun before these are counted."""
+    clf = make_tiny()
+    values = random_values(clf, *("HOL", "LOL")[:treatments])
+    alone = search(clf, PAIRS[:3], values, **FP32.options)
+    monkeypatch.setattr(ExactEvaluator, "launches", True)
+    together = search(clf, PAIRS[:3], values, **FP32.options)
+    pd.testing.assert_frame_equal(alone.frame()[MEASURED], together.frame()[MEASURED], rtol=1e-4, atol=1e-9)
