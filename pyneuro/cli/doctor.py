@@ -110,14 +110,17 @@ def backends() -> Iterator[Finding]:
         except PyneuroError as error:
             yield Finding("cpu", "not built", str(error))
     yield Finding("reference", "plain torch, float64 too")
+    built = f"for sm_{ops.architectures().replace(',', ', sm_')}" if ops.cuda_built() else "not built"
+    if ops.cuda_built() and ops.cuda_module().gemm_sm90:
+        built += ", products with epilogues for sm_90a"
+    yield Finding("cuda", f"{built}; {_devices()}")
+
+
+def _devices() -> str:
     if torch.cuda.is_available():
-        gpus = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-        yield Finding("cuda", f"not built; torch {torch.version.cuda} sees {gpus}")
-    else:
-        compiled = (
-            "torch without CUDA" if torch.version.cuda is None else f"torch for CUDA {torch.version.cuda}, no GPU"
-        )
-        yield Finding("cuda", f"not built; {compiled}")
+        names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+        return f"torch {torch.version.cuda} sees {names}"
+    return "torch without CUDA" if torch.version.cuda is None else f"torch for CUDA {torch.version.cuda}, no GPU"
 
 
 def openmp() -> Iterator[Finding]:
@@ -147,21 +150,25 @@ def openmp_runtimes() -> list[str] | None:
 
 def self_check() -> Iterator[Finding]:
     """The kernels against plain torch in float64, on a real pair through the bundled model."""
-    if not ops.built():
-        return
-    for precision in ("fp32", *(("bf16",) if ops.native().bf16 else ())):
+    checks = []
+    if ops.built():
+        checks += [("cpu", "fp32"), *([("cpu", "bf16")] if ops.native().bf16 else [])]
+    if ops.cuda_built() and torch.cuda.is_available():
+        checks += [("cuda", "fp32"), ("cuda", "fp16")]
+    for backend, precision in checks:
         start = time.perf_counter()
         try:
-            found = compare_with_reference(precision)
+            found = compare_with_reference(backend, precision)
         except PyneuroError as error:
-            yield Finding("self-check", f"{precision}: failed", f"the self-check in {precision} failed: {error}")
+            problem = f"the self-check of {backend} in {precision} failed: {error}"
+            yield Finding("self-check", f"{backend}, {precision}: failed", problem)
             continue
         yield _judged(found, time.perf_counter() - start)
 
 
 def _judged(found: Agreement, seconds: float) -> Finding:
     text = (
-        f"{found.precision}: {found.effects} patched runs in every layer and module, largest relative difference to "
+        f"{found.backend}, {found.precision}: {found.effects} patched runs in every layer and module, largest relative difference to "
         f"the reference {found.worst:.1e} at {found.where} ({seconds:.1f} s)"
     )
     if found.good:
@@ -169,7 +176,7 @@ def _judged(found: Agreement, seconds: float) -> Finding:
     return Finding(
         "self-check",
         text,
-        f"the cpu kernels in {found.precision} differ from the reference by {found.worst:.1e} at {found.where}, where "
+        f"the {found.backend} kernels in {found.precision} differ from the reference by {found.worst:.1e} at {found.where}, where "
         f"{found.allowed:.0e} is expected; use backend='reference' and report it",
     )
 

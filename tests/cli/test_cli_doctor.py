@@ -24,9 +24,9 @@ def test_a_sound_installation_is_reported_and_gives_status_0(run: Call) -> None:
     lines = dict(line.split(maxsplit=1) for line in found.out.splitlines())
     assert lines["torch"] == torch.__version__
     assert lines["threads"].startswith(f"{torch.get_num_threads()} (torch)")
-    assert lines["cuda"].startswith("not built")
+    assert lines["cuda"].startswith("for sm_" if ops.cuda_built() else "not built")
     assert f"{ops.native().isa} (in use): panel width {ops.native().panel_width}" in found.out
-    assert "fp32: 108 patched runs" in found.out
+    assert "cpu, fp32: 108 patched runs" in found.out
     assert found.out.endswith("all is well\n")
 
 
