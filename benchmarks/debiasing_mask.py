@@ -76,7 +76,8 @@ def main() -> None:
     parser.add_argument("--hans", type=int, default=3000)
     parser.add_argument("--epochs", type=float, default=2)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--lr", type=float, default=1e-2)
+    # A score must fall from 0 to logit(0.1) = -2.2 before anything is masked, and Adam moves it by `lr` a step at most.
+    parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--losses", nargs="*", default=["plain", "reweight", "product_of_experts"])
     parser.add_argument("--out", default="runs/debiasing-mask")
     args = parser.parse_args()
