@@ -30,9 +30,7 @@ def _check(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor, unit: Tenso
     return (*dqkv.shape[:2], q.shape[1])
 
 
-def _kernel(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor, unit: Tensor | None = None) -> Tensor:
-    if unit is not None:
-        return reference.delta_attention(dqkv, q, k, v, p, unit)
+def _kernel(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor) -> Tensor:
     out = dqkv.new_empty(*dqkv.shape[:2], q.shape[1])
     base = attention_argument(q, k, v, p)
     native().module.delta_attention(native().isa, dqkv.data_ptr(), base, out.data_ptr(), dqkv.shape[1], threads())

@@ -58,13 +58,7 @@ def _kernel(
     centred: Tensor,
     rstd: Tensor,
     gamma: Tensor,
-    unit: Tensor | None = None,
 ) -> Tensor:
-    if unit is not None:
-        norm = (centred, rstd, gamma)
-        return reference.delta_attention_low_rank(
-            dqkv, dx, q, k, v, p, context_rows, value_row, wao, packed_wao, *norm, unit
-        )
     out = dx.new_empty(q.shape[0], *dx.shape)
     native().module.delta_attention_low_rank(
         native().isa,

@@ -22,9 +22,7 @@ def _check(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor, unit: Tenso
     return (dqkv.shape[0], q.shape[1])
 
 
-def _kernel(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor, unit: Tensor | None = None) -> Tensor:
-    if unit is not None:
-        return reference.delta_attention_row0(dqkv, q, k, v, p, unit)
+def _kernel(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor) -> Tensor:
     out = dqkv.new_empty(dqkv.shape[0], q.shape[1])
     base = attention_argument(q, k, v, p)
     native().module.delta_attention_row0(native().isa, dqkv.data_ptr(), base, out.data_ptr(), dqkv.shape[0], threads())
@@ -82,10 +80,7 @@ def _kernel_dense(
     packed_key_transposed: Tensor | None,
     wv: Tensor,
     packed_value_heads: Tensor | None,
-    unit: Tensor | None = None,
 ) -> Tensor:
-    if unit is not None:
-        return reference.delta_attention_row0_dense(dx, dq0, q, k, v, p, wk, None, wv, packed_value_heads, unit)
     out = dq0.new_empty(dq0.shape)
     hidden, heads = q.shape[1], p.shape[0]
     keys = pack_weight(wk.T) if packed_key_transposed is None else packed_key_transposed

@@ -55,10 +55,7 @@ def _kernel(
     centred: Tensor,
     rstd: Tensor,
     gamma: Tensor,
-    unit: Tensor | None = None,
 ) -> Tensor:
-    if unit is not None:
-        return reference.delta_entry(first, a, pick_a, second, b, pick_b, centred, rstd, gamma, unit)
     du = first.unsqueeze(-1) * a[:, pick_a]
     if second is not None and b is not None and pick_b is not None:
         du.addcmul_(second.unsqueeze(-1), b[pick_b])

@@ -48,12 +48,7 @@ def _kernel(
     centred: Tensor,
     rstd: Tensor,
     gamma: Tensor,
-    unit: Tensor | None = None,
 ) -> Tensor:
-    if unit is not None:
-        return reference.delta_feed_forward(
-            dx, wi, packed_wi, wo, packed_wo, pre_gelu, series, centred, rstd, gamma, unit
-        )
     out = dx.new_empty(dx.shape)
     kept_wi, kept_wo = packed_or_pack(wi, packed_wi), packed_or_pack(wo, packed_wo)
     native().module.delta_feed_forward(

@@ -31,9 +31,7 @@ def _check(du: Tensor, centred: Tensor, rstd: Tensor, gamma: Tensor, unit: Tenso
     return tuple(du.shape)
 
 
-def _kernel(du: Tensor, centred: Tensor, rstd: Tensor, gamma: Tensor, unit: Tensor | None = None) -> Tensor:
-    if unit is not None:
-        return reference.delta_layernorm(du, centred, rstd, gamma, unit)
+def _kernel(du: Tensor, centred: Tensor, rstd: Tensor, gamma: Tensor) -> Tensor:
     out = du.new_empty(du.shape)
     base = norm_argument(centred, rstd, gamma)
     native().module.delta_layernorm(native().isa, du.data_ptr(), base, out.data_ptr(), *du.shape, threads())
@@ -99,10 +97,7 @@ def _kernel_linear(
     centred: Tensor,
     rstd: Tensor,
     gamma: Tensor,
-    unit: Tensor | None = None,
 ) -> Tensor:
-    if unit is not None:
-        return reference.delta_linear_norm(dx, residual, weight, packed, centred, rstd, gamma, unit)
     out = residual.new_empty(residual.shape)
     kept = packed_or_pack(weight, packed)
     w, base = weight_argument(kept, *weight.shape), norm_argument(centred, rstd, gamma)

@@ -38,7 +38,7 @@ def register(
     reference : callable
         The definition in plain torch.
     kernel : callable
-        Calls the native kernel on contiguous fp32 CPU tensors.
+        Calls the native kernel on contiguous fp32 CPU tensors. The CPU knows no units: it gets every argument but that.
     cuda : callable
         Calls the device kernels on contiguous tensors of a CUDA device; fp32, or differences in fp16.
     check : callable
@@ -47,11 +47,16 @@ def register(
         Takes the op's arguments, returns the output's dtype; the first argument's where it is not given.
     """
 
+    arguments = schema.partition("->")[0]
+    in_units, arity = "Tensor? unit" in arguments, arguments.count(",") + 1
+
     def on_cpu(*args: Tensor | None) -> Tensor:
         check(*args)
-        if not _native.built() or not _dtypes(args) <= {torch.float32, torch.bfloat16, torch.int64}:
+        given, unit = (args[: arity - 1], args[arity - 1 :]) if in_units else (args, ())
+        known = _dtypes(args) <= {torch.float32, torch.bfloat16, torch.int64}
+        if not (_native.built() and known) or any(u is not None for u in unit):
             return reference(*args)
-        return kernel(*_contiguous(args))
+        return kernel(*_contiguous(given))
 
     def fake(*args: Tensor | None) -> Tensor:
         first = args[0]
