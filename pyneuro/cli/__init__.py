@@ -1,4 +1,5 @@
-"""The command line: ``pyneuro doctor | means | search | top | compare | mask | demo``.
+"""The command line: ``pyneuro doctor | means | search | sets | top | compare | evaluate | reweight | mitigate | mask |
+demo``.
 
 One file a command. Each adds its options to a parser and offers ``run(args) -> exit status``.
 """
@@ -16,12 +17,12 @@ from contextlib import contextmanager
 
 import torch
 
-from pyneuro.cli import compare, demo, doctor, mask, means, search, top
+from pyneuro.cli import compare, demo, doctor, evaluate, mask, means, mitigate, reweight, search, sets, top
 from pyneuro.errors import PyneuroError
 
 __all__ = ["main"]
 
-COMMANDS = (doctor, means, search, top, compare, mask, demo)
+COMMANDS = (doctor, means, search, sets, top, compare, evaluate, reweight, mitigate, mask, demo)
 FAILED, STOPPED = 2, 130
 
 
@@ -103,7 +104,7 @@ def _one_line(text: str) -> str:
 
 
 def _how_to_go_on(args: argparse.Namespace, words: Sequence[str]) -> str:
-    if args.run not in (search.run, mask.run) or getattr(args, "what", None) not in (None, mask.train):
+    if not getattr(args, "resumable", False):
         return "nothing was kept"
     if args.out is None:
         return "nothing was kept, as --out was not given"

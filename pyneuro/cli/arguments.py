@@ -101,24 +101,29 @@ def add_treatment_options(parser: argparse.ArgumentParser) -> None:
         "--mode", metavar="{percentile,absolute}", help="whether bounds are percentiles (default) or overlap scores"
     )
     group.add_argument("--preset", metavar=_either(PRESETS), help="published bounds and classes")
-    group.add_argument(
-        "--scorer", default="whitespace", metavar=_either(OVERLAP_SCORERS), help="overlap score (default whitespace)"
-    )
+    add_scorer_option(group)
     group.add_argument(
         "--classes", metavar="{label,entailment}", help="balance every label (default), or entailment against the rest"
     )
     group.add_argument("--replacement", action="store_true", help="draw balanced sets with replacement")
 
 
-def add_effect_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("effects")
+def add_scorer_option(group: argparse._ActionsContainer) -> None:
     group.add_argument(
-        "--sites",
-        nargs="+",
-        default=["all"],
-        metavar="SITE",
-        help=f"neurons: 'all' (default), or names such as L3.I.906 and L0.Q.* (modules: {', '.join(MODULES)})",
+        "--scorer", default="whitespace", metavar=_either(OVERLAP_SCORERS), help="overlap score (default whitespace)"
     )
+
+
+def add_effect_options(parser: argparse.ArgumentParser, *, sites: bool = True) -> None:
+    group = parser.add_argument_group("effects")
+    if sites:
+        group.add_argument(
+            "--sites",
+            nargs="+",
+            default=["all"],
+            metavar="SITE",
+            help=f"neurons: 'all' (default), or names such as L3.I.906 and L0.Q.* (modules: {', '.join(MODULES)})",
+        )
     group.add_argument(
         "--response",
         default="probability",

@@ -168,16 +168,16 @@ def self_check() -> Iterator[Finding]:
 
 def _judged(found: Agreement, seconds: float) -> Finding:
     text = (
-        f"{found.backend}, {found.precision}: {found.effects} patched runs in every layer and module, largest relative difference to "
-        f"the reference {found.worst:.1e} at {found.where} ({seconds:.1f} s)"
+        f"{found.backend}, {found.precision}: {found.effects} patched runs in every layer and module, largest relative "
+        f"difference to the reference {found.worst:.1e} at {found.where} ({seconds:.1f} s)"
     )
     if found.good:
         return Finding("self-check", text)
     return Finding(
         "self-check",
         text,
-        f"the {found.backend} kernels in {found.precision} differ from the reference by {found.worst:.1e} at {found.where}, where "
-        f"{found.allowed:.0e} is expected; use backend='reference' and report it",
+        f"the {found.backend} kernels in {found.precision} differ from the reference by {found.worst:.1e} at "
+        f"{found.where}, where {found.allowed:.0e} is expected; use backend='reference' and report it",
     )
 
 

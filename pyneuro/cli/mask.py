@@ -14,13 +14,15 @@ import pandas as pd
 from pyneuro import masking
 from pyneuro.cli.arguments import BUNDLED, add_model_options
 from pyneuro.cli.prepare import load_classifier
-from pyneuro.data import read_pairs
+from pyneuro.data import Pairs, read_pairs
+from pyneuro.data.rows import file_rows
 from pyneuro.errors import InputError
 from pyneuro.masking.apply import STARTS
 from pyneuro.masking.linear import RULES
 from pyneuro.masking.trainer import find_checkpoint
+from pyneuro.models import Classifier
 from pyneuro.models.quiet import no_bars
-from pyneuro.reweighting import LOSSES
+from pyneuro.reweighting import LOSSES, BiasPredictions
 
 # Options of 'train' that are of masks alone, and their defaults.
 MASK_OPTIONS: dict[str, Any] = {
@@ -56,7 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own.add_argument("--warmup", type=float, help="share of the steps (default 0 for masks, 0.1 with --fine-tune)")
     own.add_argument("--seed", type=int, default=0)
     own.add_argument("--loss", choices=tuple(LOSSES), default="plain")
-    own.add_argument("--known", metavar="FILE", help=".npz with what the loss wants to know of every pair, as 'bias'")
+    own.add_argument(
+        "--known",
+        metavar="FILE",
+        help="what the loss wants to know of every pair: .npz, as 'bias', or what 'pyneuro reweight' wrote",
+    )
     masks = own.add_argument_group("masks")
     masks.add_argument("--modules", type=_words, metavar="Q,K,...", help="or 'encoder' or 'all' (default)")
     masks.add_argument("--layers", type=_layers, metavar="0,1,...", help="or 'all' (default), 'top:N', 'bottom:N'")
@@ -69,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     masks.add_argument("--structure", choices=("weight", "row", "head"))
     masks.add_argument("--l1", type=float, help="penalty on what is kept, for the rule 'sigmoid'")
     masks.add_argument("--mask-bias", action="store_true", help="a bias counts where its row keeps any weight")
-    own.set_defaults(what=train)
+    own.set_defaults(what=train, resumable=True)
 
     own.set_defaults(**MASK_OPTIONS)
 
@@ -124,7 +130,7 @@ def train(args: argparse.Namespace) -> int:
         "epochs": args.epochs,
         "batch_size": args.batch_size,
         "loss": args.loss,
-        "known": _known(args.known, len(pairs)),
+        "known": _known(args.known, pairs, clf),
         "max_length": args.max_length,
         "seed": args.seed,
         "out": args.out,
@@ -204,19 +210,23 @@ def _show(table: pd.DataFrame, how: str) -> None:
         print(table.to_string(index=False, float_format="{:.4f}".format, na_rep=""))
 
 
-def _pairs(path: str, limit: int | None) -> Any:
+def _pairs(path: str, limit: int | None) -> Pairs:
     if not Path(path).is_file():
         raise InputError(f"there is no file {path}")
     return read_pairs(path, limit=limit)
 
 
-def _known(path: str | None, pairs: int) -> dict[str, np.ndarray] | None:
-    """The arrays of a file, cut to the pairs that are read."""
+def _known(path: str | None, pairs: Pairs, clf: Classifier) -> dict[str, np.ndarray] | None:
+    """The arrays of an .npz file, cut to the pairs that are read; or bias and weight of these pairs, by their ids."""
     if path is None:
         return None
+    if Path(path).suffix == ".jsonl":
+        known = {"bias": BiasPredictions.load(path).for_pairs(pairs, clf.label_index)}
+        weights = {str(row["id"]): row["weight"] for _, row in file_rows(Path(path)).rows if "weight" in row}
+        return known | ({"weight": np.array([weights[pair.id] for pair in pairs])} if weights else {})
     try:
         with np.load(path) as file:
-            return {name: file[name][:pairs] for name in file.files}
+            return {name: file[name][: len(pairs)] for name in file.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"cannot read {path} as .npz: {error}") from error
 

@@ -15,7 +15,7 @@ from pyneuro.engine.values import Values
 from pyneuro.errors import InputError, ResumeError
 from pyneuro.models import Classifier, bundled_model, load
 from pyneuro.models.quiet import no_bars
-from pyneuro.results.files import writable_folder
+from pyneuro.results.files import read_json, writable_folder
 from pyneuro.results.result import MANIFEST_FILE
 
 # Entries of a manifest that change because an option does; the option is what to name.
@@ -27,8 +27,8 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def read_corpus(args: argparse.Namespace) -> Pairs:
-    """The pairs that ``--data`` names."""
+def read_corpus(args: argparse.Namespace, *, parses: bool = False) -> Pairs:
+    """The pairs that ``--data`` names; with their parses where asked for."""
     if args.data == EMBEDDED:
         for option in ("split", "columns"):
             if getattr(args, option) is not None:
@@ -36,7 +36,7 @@ def read_corpus(args: argparse.Namespace) -> Pairs:
                     f"--{option} has no meaning for the embedded pairs; leave it out, or name other --data"
                 )
         return embedded_pairs(EMBEDDED_PAIRS if args.limit is None else args.limit, args.seed)
-    pairs = read_pairs(args.data, split=args.split, columns=args.columns, limit=args.limit)
+    pairs = read_pairs(args.data, split=args.split, columns=args.columns, limit=args.limit, parses=parses)
     if pairs.dropped:
         reasons = ", ".join(f"{count} ({reason})" for reason, count in pairs.dropped.items())
         say(f"{pairs.source}: {len(pairs):,} pairs; dropped {reasons}")
@@ -118,6 +118,21 @@ def check_apart(values: str, samples: Pairs) -> None:
             f"{len(both)} of the {len(samples)} samples ({both[0]!r}, ...) are among the pairs {values!r} averages "
             "over; make the values with the same --data and --seed"
         )
+
+
+def check_roles(folder: Path, roles: Roles) -> None:
+    """Refuse pairs that are not split as those of the search in a folder. Nothing is known where it has no record."""
+    path = folder / "roles.json"
+    if not path.exists():
+        say(f"{folder} does not say which pairs had which role; only the pairs searched on are known")
+        return
+    stored, given = read_json(path, "search again"), roles.manifest()
+    for name in ("source_sha256", "seed", "fractions"):
+        if stored.get(name) != given[name]:
+            raise InputError(
+                f"the pairs are not split as those of the search in {str(folder)!r}: {name} differs; pass the same "
+                "--data, --limit and --seed"
+            )
 
 
 class OutFolder:

@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--out", metavar="FOLDER", help="keep partial results, results, manifests and figures here")
     group.add_argument("--resume", action="store_true", help="continue the partial results in --out")
     group.add_argument("-k", type=int, default=10, metavar="N", help="rows of every ranking printed (default 10)")
+    parser.set_defaults(resumable=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     sets = cut_treatment_sets(args, roles.treatment) if needs_values and args.values is None else None
     clf = load_classifier(args)
     _check(args, clf)
-    values = _values(args, clf, roles, samples, sets, given, out)
+    values = replacement_values(args, clf, roles, samples, sets, given, out)
     result = search(
         clf,
         samples,
@@ -144,7 +145,7 @@ def _check(args: argparse.Namespace, clf: Classifier) -> None:
     check_response(clf, request)
 
 
-def _values(
+def replacement_values(
     args: argparse.Namespace,
     clf: Classifier,
     roles: Roles,

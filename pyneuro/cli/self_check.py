@@ -1,4 +1,5 @@
-"""The kernels of a backend against the reference backend in float64: one pair, the bundled model, every layer and module."""
+"""The kernels of a backend against the reference backend in float64: one pair, the bundled model, every layer and
+module."""
 
 from __future__ import annotations
 

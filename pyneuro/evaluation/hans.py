@@ -100,6 +100,11 @@ def hans(
     return Hans(float(cells["accuracy"].mean()), cells, subcases, rule)
 
 
+def is_hans(pairs: Sequence[Pair]) -> bool:
+    """Whether these are pairs of HANS, and of nothing else."""
+    return all(pair.label in GOLD and pair.meta.get("heuristic") in HEURISTICS for pair in pairs)
+
+
 def merge(values: npt.ArrayLike, labels: Mapping[str, int], rule: Merge = "argmax") -> Bools:
     """Whether entailment is predicted, [n], from three classes or two.
 

@@ -4,6 +4,7 @@ from pyneuro.reweighting.annealing import Annealed
 from pyneuro.reweighting.bias_models import BiasModel, FittedBiasModel, HypothesisModel, LinearBias, OverlapModel
 from pyneuro.reweighting.cross_fit import cross_fit
 from pyneuro.reweighting.features import FEATURE_SETS, FeatureSet, overlap_features
+from pyneuro.reweighting.figure import save_weights_figure
 from pyneuro.reweighting.heuristics import HEURISTICS, heuristic_flags
 from pyneuro.reweighting.learned_mixin import LearnedMixin
 from pyneuro.reweighting.losses import (
@@ -45,5 +46,6 @@ __all__ = [
     "product_of_experts",
     "reweight",
     "sample_weights",
+    "save_weights_figure",
     "weighted",
 ]

@@ -152,14 +152,18 @@ class BiasPredictions:
         InputError
             Where pairs have no prediction (how many, and the first of them), and for classes of other names.
         """
+        return self.for_ids([pair.id for pair in pairs], classes)
+
+    def for_ids(self, ids: Sequence[str], classes: Iterable[str] | Mapping[str, int] | None = None) -> Float:
+        """As ``for_pairs``, of pairs that are known by their ids, as another model's predictions are."""
         columns = self._columns(self.classes if classes is None else tuple(map(canonical_label, classes)))
         place = {name: row for row, name in enumerate(self.ids)}
-        if missing := list(dict.fromkeys(pair.id for pair in pairs if pair.id not in place)):
+        if missing := list(dict.fromkeys(name for name in ids if name not in place)):
             raise InputError(
-                f"{len(missing)} of {len({pair.id for pair in pairs})} pairs have no prediction: {_some(missing)}; the "
+                f"{len(missing)} of {len(set(ids))} pairs have no prediction: {_some(missing)}; the "
                 f"predictions are of {_some(self.ids)}: predict the pairs that are missing, or leave them out"
             )
-        rows = [place[pair.id] for pair in pairs]
+        rows = [place[name] for name in ids]
         return self.probabilities[np.ix_(rows, columns)]
 
     def three_classes(self) -> BiasPredictions:

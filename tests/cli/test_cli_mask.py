@@ -91,6 +91,17 @@ def test_a_debiasing_loss_reads_what_it_wants_to_know(train: Call, tmp_path: Pat
     assert lacking.status == 2 and "bias model" in lacking.err
 
 
+@pytest.mark.parametrize("loss", ["weighted", "product_of_experts"])
+def test_weights_and_bias_may_come_from_reweight(
+    run: Call, train: Call, pairs: Path, tmp_path: Path, loss: str
+) -> None:
+    pytest.importorskip("sklearn")
+    out = tmp_path / "w.jsonl"
+    assert run("reweight", "--data", pairs, "--bias", "overlap", "--folds", 2, "--out", out).status == 0
+    done = train(tmp_path / "a", "--loss", loss, "--known", out)
+    assert done.status == 0, done.err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -110,7 +110,7 @@ def test_dropped_pairs_are_counted_aloud(run: Call, model: Path, corpus: Path, t
         (("--sites", "nonsense"), "site 'nonsense' is not understood"),
         (("--target", "maybe"), "no label 'maybe'"),
         (("--response", "vibes"), "response 'vibes'"),
-        (("--backend", "cuda"), "no cuda backend"),
+        (("--backend", "cuda:99"), "CUDA"),
         (("--precision", "int8"), "precision 'int8'"),
         (("--convention", "residual"), "convention 'residual'"),
         (("--method", "guess"), "method 'guess'"),

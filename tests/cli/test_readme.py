@@ -31,6 +31,14 @@ def test_the_python_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pyte
     assert len(list((tmp_path / "runs/layer5/figures").glob("*.png"))) == 4
 
 
+def test_the_python_examples_about_mitigation_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    monkeypatch.chdir(tmp_path)
+    examples = "\n".join(blocks(ROOT / "docs/mitigation.md", "python"))
+    exec(compile(examples, "mitigation.md", "exec"), {})
+    assert (tmp_path / "weakening.json").exists()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_shown_can_be_read(page: Path) -> None:
     shown = re.findall(r"^pyneuro .*$", "\n".join(blocks(page, "")), re.MULTILINE)
