@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pyneuro.engine import entry, propagate
+from pyneuro.engine.arrival import Arrival
 from pyneuro.engine.backend import Backend
 from pyneuro.engine.base_run import BaseRun, run_base
 from pyneuro.engine.difference import Difference
@@ -67,29 +68,6 @@ class Moved:
         if len(parts) < 2:
             return parts[0] if parts else None
         return cls(torch.cat([part.ids for part in parts]), Difference.cat([part.dx for part in parts]))
-
-
-@dataclass(frozen=True, eq=False)
-class _OnItsWay:
-    """Changes of some candidates' logits, on their way from the device."""
-
-    ids: Tensor  # int64 [N]
-    logits: Tensor  # float64 [N, C] on the CPU, whole once `arrived`
-    arrived: torch.cuda.Event | None
-
-    @classmethod
-    def fetch(cls, ids: Tensor, logits: Tensor) -> _OnItsWay:
-        if logits.device.type == "cpu":
-            return cls(ids, logits, None)
-        host = torch.empty(logits.shape, dtype=logits.dtype, pin_memory=True).copy_(logits, non_blocking=True)
-        arrived = torch.cuda.Event()
-        arrived.record(torch.cuda.current_stream(logits.device))
-        return cls(ids, host, arrived)
-
-    def result(self) -> Tensor:
-        if self.arrived is not None:
-            self.arrived.synchronize()
-        return self.logits
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,15 +164,16 @@ class ExactEngine:
         """``patched``, begun: on a device the work goes on while the caller does something else; call what is returned
         for the result."""
         parts = [
-            _OnItsWay.fetch(ids, self._logits(base, candidates[ids], convention))
-            for ids in self.chunks(base, candidates)
+            (ids, Arrival.of(self._logits(base, candidates[ids], convention))) for ids in self.chunks(base, candidates)
         ]
         return lambda: self._gathered(base, candidates, convention, parts)
 
-    def _gathered(self, base: BaseRun, candidates: Candidates, convention: str, parts: Sequence[_OnItsWay]) -> Tensor:
+    def _gathered(
+        self, base: BaseRun, candidates: Candidates, convention: str, parts: Sequence[tuple[Tensor, Arrival]]
+    ) -> Tensor:
         out = torch.zeros(len(candidates), len(base.logits), dtype=torch.float64)
-        for part in parts:
-            out[part.ids] = part.result()
+        for ids, part in parts:
+            out[ids] = part.result()
         if self.backend.in_units and bool((lost := ~torch.isfinite(out).all(-1)).any()):
             # Grown beyond what fp16 holds: again as they are.
             wide = replace(self, backend=self.backend.exactly())

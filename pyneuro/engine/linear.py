@@ -17,13 +17,16 @@ A neuron costs O(S) for Q and K, O(1) for the others, beside one product with W_
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from pyneuro.engine.adjoint import LayerAdjoint, run_adjoint
+from pyneuro.engine.arrival import Arrival
 from pyneuro.engine.base_run import BaseRun, LayerBase, NormBase
 from pyneuro.engine.exact import Candidates, ExactEngine
 from pyneuro.engine.prepared import PreparedLayer
@@ -62,7 +65,6 @@ class LinearEngine:
         base = self.exact.begin(encoding, weights=self.weights)
         return LinearRun(base, run_adjoint(self.exact.prepared, base))
 
-    @torch.no_grad()
     def delta_logits(
         self, run: LinearRun, candidates: Candidates, convention: str = "linear", depth: Depth = "inside"
     ) -> Tensor:
@@ -77,26 +79,43 @@ class LinearEngine:
             of the one `depth` layers on, what comes before being exact; "planned" is exact where that costs little
             (every module of the last layer, and Q, AO, I, O of the one before) and "inside" elsewhere.
         """
+        return self.launch(run, candidates, convention, depth)()
+
+    @torch.no_grad()
+    def launch(
+        self, run: LinearRun, candidates: Candidates, convention: str = "linear", depth: Depth = "inside"
+    ) -> Callable[[], Tensor]:
+        """``delta_logits``, begun: on a device the work goes on while the caller does something else; call what is
+        returned for the result."""
         layer, module = self.exact.groups[int(candidates.site[0])]
         if depth == "planned":
             depth = self.exact.shape.layers if self.exact.never_dense[candidates.site[0]] else "inside"
         if depth != "inside":
-            return self._carried(run, candidates, convention, layer + depth)
+            stop = layer + depth
+            if stop >= self.exact.shape.layers - 1:
+                return self.exact.launch(run.base, candidates, convention)
+            return partial(self._carried, run, candidates, convention, stop)
         parts = (self.exact.prepared.layers[layer], run.base.layers[layer], run.adjoints[layer])
-        on = self.exact.backend.device
-        found = self._enter(layer, module, convention, *parts, candidates.index.to(on), candidates.change.to(on))
-        return torch.nn.functional.pad(found, (1, 0)).cpu()
+        index, change = self._moved(run.base.layers[layer], module, convention, candidates)
+        found = self._enter(layer, module, convention, *parts, index, change)
+        return Arrival.of(torch.nn.functional.pad(found, (1, 0))).result
 
-    @torch.no_grad()
     def left_out(self, run: LinearRun, candidates: Candidates, convention: str = "linear") -> Tensor:
         """Size of what ``delta_logits`` inside a layer leaves out, for candidates of one (layer, module): float64 [N].
 
         Of second order in the change, up to a factor that hardly depends on the sample: times the adjoint's norm, the
         variance that a moved score has under the attention for Q and K, the square of what enters next for the others.
         """
+        return self.launch_left_out(run, candidates, convention)()
+
+    @torch.no_grad()
+    def launch_left_out(
+        self, run: LinearRun, candidates: Candidates, convention: str = "linear"
+    ) -> Callable[[], Tensor]:
+        """``left_out``, begun, as ``launch``."""
         layer, module = self.exact.groups[int(candidates.site[0])]
         base, adjoint = run.base.layers[layer], run.adjoints[layer]
-        index, change = (x.to(self.exact.backend.device) for x in (candidates.index, candidates.change))
+        index, change = self._moved(run.base.layers[layer], module, convention, candidates)
         width = adjoint.context.shape[-1]
         strength = adjoint.context.square().sum((0, 3)).sqrt().T  # [H, S]
         head = index // width
@@ -114,13 +133,18 @@ class LinearEngine:
                 size = (adjoint.attended.norm() * base.norm1.rstd[0] ** 2).expand(len(index))
             case _:
                 size = (adjoint.output.norm() * base.norm2.rstd[0] ** 2).expand(len(index))
-                if module == "I" and convention == "linear":
-                    change = _activated(base, index, change)
-        return (size.double() * change.square()).cpu()
+        return Arrival.of(size.double() * change.square()).result
 
+    def _moved(self, base: LayerBase, module: str, convention: str, candidates: Candidates) -> tuple[Tensor, Tensor]:
+        """Index and change of candidates where the base run is, the change of I after GELU."""
+        index, change = candidates.index, candidates.change
+        if module == "I" and convention == "linear":
+            a = base.sites["I", "linear"][0, index][None]
+            change = delta_gelu(a, change[None, None], gelu_series(a))[0, 0]
+        return self.exact.backend.move(index), self.exact.backend.move(change)
+
+    @torch.no_grad()
     def _carried(self, run: LinearRun, candidates: Candidates, convention: str, stop: int) -> Tensor:
-        if stop >= self.exact.shape.layers - 1:
-            return self.exact.patched(run.base, candidates, convention)
         output = run.adjoints[stop].output
         found = torch.zeros(len(candidates), len(output) + 1, dtype=torch.float64)
         for ids in self.exact.chunks(run.base, candidates):
@@ -160,15 +184,7 @@ class LinearEngine:
         tail = _NormTail.of(base.norm2, adjoint.output[:, 0])
         if module == "O":
             return tail.coordinate(index, change)
-        if convention == "linear":
-            change = _activated(base, index, change)
         return tail.column(w.weights.wo, self.column_squares[layer], index, change)
-
-
-def _activated(base: LayerBase, index: Tensor, change: Tensor) -> Tensor:
-    """Change after GELU of a change of I before it: [N]."""
-    a = base.sites["I", "linear"].to(index.device)[0, index][None]
-    return delta_gelu(a, change[None, None], gelu_series(a))[0, 0]
 
 
 def _query(base: LayerBase, adjoint: LayerAdjoint, index: Tensor, change: Tensor) -> Tensor:

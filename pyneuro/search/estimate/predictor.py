@@ -83,17 +83,16 @@ class Predictor:
         run = self.engine.begin(encoding)
         logits = run.base.logits.numpy()
         candidates = [self._candidates(run, group) for group in self.groups]
-        delta = np.concatenate(
-            [
-                self._by_treatment(self.engine.delta_logits(run, c, self.convention, depth))
-                for c, depth in zip(candidates, self.depths, strict=True)
-            ],
-            axis=1,
-        )
+        # All begun before any is asked for: a device answers when it is done with everything.
+        begun = [
+            self.engine.launch(run, c, self.convention, depth) for c, depth in zip(candidates, self.depths, strict=True)
+        ]
+        left_out = [self.engine.launch_left_out(run, c, self.convention) for c in candidates]
+        delta = np.concatenate([self._by_treatment(result()) for result in begun], axis=1)
         terms = with_contrast([self.response.terms(logits, d) for d in delta])
         reach = np.ptp(delta, axis=-1).sum(0)
         sensitivity = self._sensitivity(logits) * (reach if self.response.name == "kl" else np.ones_like(reach))
-        size = sensitivity * np.concatenate([self._left_out(run, c) for c in candidates])
+        size = sensitivity * np.concatenate([self._summed(result()) for result in left_out])
         first_order = np.stack([sensitivity * reach, np.sqrt(sensitivity * size)])
         if self.response.is_ratio:
             size *= 1 + np.abs([t.effect for t in terms]).max(0)
@@ -124,9 +123,9 @@ class Predictor:
             run.base, group.layer, group.module, index, z, self.convention, self.intervention
         )
 
-    def _left_out(self, run: LinearRun, candidates: Candidates) -> Float:
-        """[n], summed over treatments."""
-        found: Float = self.engine.left_out(run, candidates, self.convention).view(self.treatments, -1).sum(0).numpy()
+    def _summed(self, sizes: Tensor) -> Float:
+        """[n], over treatments."""
+        found: Float = sizes.view(self.treatments, -1).sum(0).numpy()
         return found
 
     def _by_treatment(self, delta: Tensor) -> Float:
