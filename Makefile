@@ -47,6 +47,7 @@ test-native: $(STAMPS)/dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" tests/native/run
 	tests/native/run_emulator_self_test
 	tests/native/run_device_kernels
+	$(if $(shell command -v nvcc),$(PIP) install --no-deps nvidia-cutlass==4.2.0.0)
 	PATH="$(CURDIR)/$(BIN):$$PATH" python tests/native/check_device_build.py
 
 lint: $(STAMPS)/dev

@@ -3,9 +3,9 @@
     python tests/native/check_device_build.py [--write] [--architectures 80 90 100] [--cutlass DIR]
 
 Registers and shared memory of every kernel on sm_90 are compared with csrc/cuda/resources.tsv, which --write makes;
-another nvcc than the one that made it is held to the spills alone. With CUTLASS (``--cutlass`` or ``PN_CUTLASS``) the
-products for sm_90a are built too: their tensor core instructions must be Hopper's, and not put one after the other.
-The instructions are read with cuobjdump (PyPI: nvidia-cuda-cuobjdump) where it is found.
+another nvcc than the one that made it is held to the spills alone. With CUTLASS (``--cutlass``, ``PN_CUTLASS``, or
+PyPI's nvidia-cutlass) the products for sm_90a are built too: their tensor core instructions must be Hopper's, and not
+put one after the other. The instructions are read with cuobjdump (PyPI: nvidia-cuda-cuobjdump) where it is found.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import subprocess
-import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -118,23 +118,24 @@ def instructions(objects: list[Path]) -> list[str]:
     return problems
 
 
+def site_packages() -> Path:
+    return Path(sysconfig.get_path("purelib"))
+
+
+def installed_cutlass() -> str | None:
+    headers = site_packages() / "cutlass_library" / "source" / "include"
+    return str(headers) if headers.is_dir() else None
+
+
 def bundled_tools() -> Path:
-    return (
-        Path(sys.prefix)
-        / "lib"
-        / f"python{sys.version_info.major}.{sys.version_info.minor}"
-        / "site-packages"
-        / "nvidia"
-        / "cu13"
-        / "bin"
-    )
+    return site_packages() / "nvidia" / "cu13" / "bin"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help=f"write {TABLE.relative_to(ROOT)}")
     parser.add_argument("--architectures", nargs="*", default=["80", "90", "100"])
-    parser.add_argument("--cutlass", default=os.environ.get("PN_CUTLASS"))
+    parser.add_argument("--cutlass", default=os.environ.get("PN_CUTLASS") or installed_cutlass())
     args = parser.parse_args()
     if shutil.which("nvcc") is None:
         print("no nvcc on this machine: the device kernels are not built; their host build is tested all the same")
@@ -158,7 +159,7 @@ def main() -> int:
                 out = Path(folder) / f"gemm_{source.stem}.o"
                 jobs["90a", source] = out, pool.submit(build, source, flags, out)
         else:
-            print("products with epilogues: no CUTLASS given (--cutlass or PN_CUTLASS); not built")
+            print("products with epilogues: no CUTLASS on this machine (PyPI: nvidia-cutlass, 4.2); not built")
         reports = {key: job.result() for key, (_, job) in jobs.items()}
         hopper = [key for key in jobs if key[0] in ("90", "90a")]
         found = [kernel for key in jobs if key[0] == "90" for kernel in kernels(reports[key])]
