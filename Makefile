@@ -2,6 +2,7 @@
 #
 #   make demo                     the main job on the data and model that come with pyneuro, in about MINUTES minutes
 #   make demo DATA=pairs.jsonl    the same on a file or a Hugging Face id
+#   make study                    the whole study on them: locate, weaken, counterfactual, training; each beside its control
 #   make test | test-native | lint | doctor | clean
 #
 # TORCH is what pip is asked for. On Linux the default release may bring gigabytes of CUDA libraries that pyneuro does
@@ -25,11 +26,12 @@ SOURCES := $(NATIVE) README.md LICENSE $(shell find pyneuro -type f -not -name '
 DEMO    := $(if $(filter-out embedded $(wildcard $(DATA)),$(DATA)),demo-hub,demo)
 EXTRAS_demo     := figures
 EXTRAS_demo-hub := figures,hub
+EXTRAS_study    := figures,train,bias
 
 # Threads that spin while they wait slow a busy machine several times over, and gain little on an idle one.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test test-native lint doctor clean
+.PHONY: help demo study test test-native lint doctor clean
 .DELETE_ON_ERROR:
 
 help:
@@ -37,6 +39,10 @@ help:
 
 demo: $(STAMPS)/$(DEMO)
 	$(BIN)/pyneuro demo --minutes $(MINUTES) $(if $(DATA),--data "$(DATA)")
+
+# Goes on where an earlier one was stopped.
+study: $(STAMPS)/study
+	$(BIN)/pyneuro study --out study-results --resume
 
 # From the source tree, with the kernels built into it, so that an edited file is a tested file.
 test: $(STAMPS)/dev
@@ -67,7 +73,7 @@ $(STAMPS)/venv:
 
 # The last of the two ways to install is the one in force. A build folder remembers the tools it was configured with,
 # and pip removes those.
-$(STAMPS)/demo $(STAMPS)/demo-hub: $(STAMPS)/venv $(SOURCES)
+$(STAMPS)/demo $(STAMPS)/demo-hub $(STAMPS)/study: $(STAMPS)/venv $(SOURCES)
 	@rm -rf build
 	$(PIP) install '.[$(EXTRAS_$(@F))]'
 	@rm -f $(STAMPS)/dev && touch $@
@@ -75,7 +81,7 @@ $(STAMPS)/demo $(STAMPS)/demo-hub: $(STAMPS)/venv $(SOURCES)
 $(STAMPS)/dev: $(STAMPS)/venv $(NATIVE)
 	@rm -rf build
 	$(PIP) install -e '.[figures,hub,test,lint]'
-	@rm -f $(STAMPS)/demo $(STAMPS)/demo-hub && touch $@
+	@rm -f $(STAMPS)/demo $(STAMPS)/demo-hub $(STAMPS)/study && touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info pyneuro/_native*.so .coverage .mypy_cache .pytest_cache .ruff_cache \

@@ -10,8 +10,7 @@ cudaError_t delta_attention_on_tensor_cores(const DeltaAttention&, cudaStream_t)
 namespace {
 
 constexpr int kWarps = 4;
-constexpr int kRows = 4;                     // query rows of a warp
-constexpr size_t kMostShared = 227 * 1024;   // of a block, on every architecture from sm_90 on; launches that ask for too much are refused
+constexpr int kRows = 4;  // query rows of a warp
 
 // What a block keeps in shared memory, in floats: keys and values, base and changed, then for every warp its rows' queries and probabilities.
 struct Layout {
@@ -103,7 +102,7 @@ cudaError_t delta_attention(const DeltaAttention& args, cudaStream_t stream) {
       return cudaGetLastError();
     };
     const size_t staged = layout(base.tokens, e, true).bytes();
-    return staged <= kMostShared / 2 ? launch(attention_kernel<T, true>, staged) : launch(attention_kernel<T, false>, layout(base.tokens, e, false).bytes());
+    return staged <= most_shared() / 2 ? launch(attention_kernel<T, true>, staged) : launch(attention_kernel<T, false>, layout(base.tokens, e, false).bytes());
   });
 }
 

@@ -230,13 +230,19 @@ __global__ void __launch_bounds__(Tiles* kWarp, kWarpsAtOnce / Tiles) attention_
   }
 }
 
+// k and v of the base run, two buffers of dq, dk, dv, and the probabilities.
+constexpr size_t shared_needed(int64_t e, int64_t tiles) {
+  const int64_t tokens = tiles * kTile;
+  return static_cast<size_t>(8 * tokens * (e + 8)) * sizeof(__half) + static_cast<size_t>(tokens * (tokens + 8)) * sizeof(float);
+}
+
 template <int E, int Tiles>
 cudaError_t launch(const DeltaAttention& args, cudaStream_t stream) {
   if constexpr (Tiles * kTile > kMostTokens) {
     return cudaErrorInvalidValue;
   } else {
     if (args.base.tokens > Tiles * kTile) return launch<E, Tiles + 1>(args, stream);
-    constexpr size_t bytes = 8 * Tiles * kTile * (E + 8) * sizeof(__half) + Tiles * kTile * (Tiles * kTile + 8) * sizeof(float);
+    constexpr size_t bytes = shared_needed(E, Tiles);
     if (cudaError_t error = allow_shared(attention_mma_kernel<E, Tiles>, bytes); error != cudaSuccess) return error;
     const dim3 grid(blocks_for(args.candidates, kCandidates), static_cast<unsigned>(args.base.heads));
     PN_LAUNCH((attention_mma_kernel<E, Tiles>), grid, dim3(Tiles * kWarp), bytes, stream, args);
@@ -248,7 +254,8 @@ cudaError_t launch(const DeltaAttention& args, cudaStream_t stream) {
 
 bool delta_attention_has_tensor_core_kernel(const DeltaAttention& args) {
   const int64_t e = args.base.hidden / args.base.heads;
-  return args.storage == Storage::fp16 && (e == 32 || e == 64) && args.base.tokens <= kMostTokens && is_wide<__half>(args.base.hidden, args.dqkv, args.out);
+  const bool fits = args.base.tokens <= kMostTokens && shared_needed(e, (args.base.tokens + kTile - 1) / kTile) <= most_shared();
+  return args.storage == Storage::fp16 && (e == 32 || e == 64) && fits && is_wide<__half>(args.base.hidden, args.dqkv, args.out);
 }
 
 cudaError_t delta_attention_on_tensor_cores(const DeltaAttention& args, cudaStream_t stream) {

@@ -106,6 +106,17 @@ cudaError_t allow_shared(Kernel kernel, size_t bytes) {
   return bytes <= 48 * 1024 ? cudaSuccess : cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
 }
 
+// Shared memory that a block may have on this device: 163 KiB on sm_80, 227 KiB on sm_90 and sm_100.
+inline size_t most_shared() {
+#if defined(PN_EMULATE)
+  return emulator::kMostShared;
+#else
+  int device = 0, bytes = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess) return 48 * 1024;
+  return static_cast<size_t>(bytes);
+#endif
+}
+
 inline unsigned blocks_for(int64_t work, int64_t each) { return static_cast<unsigned>((work + each - 1) / each); }
 
 }  // namespace pyneuro::cuda

@@ -17,7 +17,10 @@ from pyneuro.cli import arguments, main, top
 from pyneuro.errors import ResumeError
 from tests.cli.conftest import Outcome
 
-COMMANDS = ("doctor", "means", "search", "sets", "top", "compare", "evaluate", "reweight", "mitigate", "mask", "demo")
+COMMANDS = (
+    *("doctor", "means", "search", "sets", "top", "compare", "evaluate", "reweight", "mitigate", "mask", "study"),
+    "demo",
+)
 
 
 def test_python_m_pyneuro_is_the_command_line() -> None:
