@@ -24,6 +24,7 @@ from pyneuro.data import Pairs
 from pyneuro.engine.values import Values, mean_activations
 from pyneuro.errors import InputError
 from pyneuro.mitigation import Weakening
+from pyneuro.mitigation.sharpness import BOUNDS
 from pyneuro.models import Classifier
 from pyneuro.results import Result, load_result
 from pyneuro.results.environment import environment
@@ -231,6 +232,9 @@ class _Study:
         found, c = self._effects(main.scores, bias.scores)
         changed = {name: {set_: effects.changed[name] for set_, effects in found.items()} for name in FIELDS}
         self.facts["counterfactual"] = {"c": c, "changed": changed}
+        for name, label in FIELDS.items():
+            if round(c[name], 6) in BOUNDS[name]:
+                say(f"c of {label} lies at the end of what was searched, {BOUNDS[name]}: it has no optimum inside")
         shuffled = []
         for number in range(self._args.controls):
             rng = np.random.default_rng([self._args.seed, number])
