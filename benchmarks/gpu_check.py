@@ -33,7 +33,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 STAGES = ("build", "tests", "sanitizer", "ceilings", "kernels", "accuracy", "search", "estimate")
-BUILD = Path("/tmp/pyneuro-gpu-check")
+BUILD = ROOT / "build" / "gpu-check"
 
 
 def build(args: argparse.Namespace) -> dict[str, Any]:
