@@ -2,9 +2,9 @@
 
     python benchmarks/debiasing_mask.py [--pairs 12000] [--epochs 2] [--seeds 3] [--losses plain reweight]
 
-The biased model is a logistic regression on word overlap (Clark et al. 2019: overlap share, whether the hypothesis'
-words are all in the premise, length difference), cross-fitted in five folds so that no pair is judged by a model that
-saw it. On HANS, neutral and contradiction count as non-entailment after the argmax. Finished runs are kept in --out.
+The biased model is a logistic regression on word overlap (``OverlapModel("clark2019_words")``), cross-fitted so that no
+pair is judged by a model that saw it. On HANS, neutral and contradiction count as non-entailment after the argmax.
+Finished runs are kept in --out.
 """
 
 from __future__ import annotations
@@ -19,43 +19,11 @@ from harness import CORPORA, once, save
 import pyneuro as pn
 from pyneuro.data import Pair
 
-FOLDS = 5
 
-
-def features(pairs: Any) -> np.ndarray:
-    """[n, 4], standardised."""
-    rows = []
-    for pair in pairs:
-        premise, hypothesis = (text.lower().strip(" .?!").split() for text in (pair.premise, pair.hypothesis))
-        shared = np.mean([word in premise for word in hypothesis])
-        part = " ".join(hypothesis) in " ".join(premise)
-        rows.append([shared, shared == 1, part, np.log1p(abs(len(premise) - len(hypothesis)))])
-    table = np.array(rows, dtype=float)
-    return (table - table.mean(0)) / table.std(0).clip(1e-9)
-
-
-def biased(pairs: Any, gold: np.ndarray, seed: int) -> np.ndarray:
-    """Probabilities [n, 3] of a multinomial logistic regression, out of fold."""
-    x = torch.from_numpy(features(pairs))
-    y = torch.from_numpy(gold)
-    fold = torch.from_numpy(np.random.default_rng(seed).integers(FOLDS, size=len(gold)))
-    out = torch.empty(len(gold), 3, dtype=torch.float64)
-    for number in range(FOLDS):
-        weight = torch.zeros(x.shape[1] + 1, 3, dtype=torch.float64, requires_grad=True)
-        steps = torch.optim.LBFGS([weight], max_iter=100)
-
-        def logits(rows: torch.Tensor, w: torch.Tensor = weight) -> torch.Tensor:
-            return rows @ w[1:] + w[0]
-
-        def closure(n: int = number, w: torch.Tensor = weight, o: Any = steps, f: Any = logits) -> torch.Tensor:
-            o.zero_grad()
-            loss = torch.nn.functional.cross_entropy(f(x[fold != n]), y[fold != n]) + 1e-4 * w.square().sum()
-            loss.backward()
-            return loss
-
-        steps.step(closure)
-        out[fold == number] = logits(x[fold == number]).softmax(-1).detach()
-    return out.numpy()
+def biased(clf: pn.Classifier, pairs: Any, seed: int) -> np.ndarray:
+    """Probabilities [n, 3] of a word overlap model, out of fold."""
+    crossed = pn.reweighting.cross_fit(pn.reweighting.OverlapModel("clark2019_words"), pairs, seed=seed)
+    return crossed.three_classes().for_pairs(pairs, clf.label_index)
 
 
 def measured(clf: pn.Classifier, dev: Any, hans: list[Pair]) -> dict[str, float]:
@@ -89,7 +57,6 @@ def main() -> None:
     def trained(loss: str, seed: int) -> dict[str, Any]:
         """Sanh et al.'s and Meissner et al.'s setting: sigmoid scores from 0, τ to 0.1 along a cubic."""
         clf = pn.load(pn.bundled_model())
-        gold = np.array([clf.label_index[p.label] for p in pairs])
         pn.masking.apply(clf, "encoder", rule="sigmoid", tau=0.0, mask_bias=True, seed=seed)
         done = pn.masking.train(
             clf,
@@ -98,7 +65,7 @@ def main() -> None:
             lr=args.lr,
             batch_size=128,
             loss=loss,
-            known={"bias": biased(pairs, gold, seed)},
+            known={"bias": biased(clf, pairs, seed)},
             tau=pn.masking.CubicSchedule(0.0, 0.1),
             l1_attention=1.0,
             l1_dense=1.0,

@@ -159,6 +159,7 @@ def ceilings(args: argparse.Namespace) -> dict[str, Any]:
 
 def kernels(args: argparse.Namespace) -> dict[str, Any]:
     import torch
+    from gpu_kernels import kernel_calls
 
     bandwidth = ceilings_of(args).get("copy_bytes_per_second", 3.0e12)
     candidates = (1 << 17) // args.tokens
@@ -172,63 +173,13 @@ def kernels(args: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def kernel_calls(s: int, n: int, dtype: Any) -> dict[str, tuple[Callable[[], object], int]]:
-    """Every kernel at BERT-base's shapes and the bytes it must move: differences read and written once."""
-    import torch
-
-    from pyneuro.ops import cuda
-    from pyneuro.ops.delta_feed_forward import _gelu_linear
-    from tests.ops.cases import arguments
-
-    d, f, heads = 768, 3072, 12
-    half = dtype == torch.float16
-    unit = torch.full((n,), 2.0**-10, device="cuda") if half else None
-    row = d * dtype.itemsize
-    rest = {name: args[1:] for name, args in arguments(s, 4, d, heads, f).items()}
-
-    def base(name: str, first: int) -> list[Any]:
-        """Arguments of an operation that belong to the base run or the model."""
-        return [a.float().cuda() if isinstance(a, torch.Tensor) else a for a in rest[name][first - 1 :]]
-
-    def drawn(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, device="cuda").to(dtype)
-
-    op = torch.ops.pyneuro
-    dx, dqkv, inner = drawn(s, n, d), drawn(s, n, 3 * d), drawn(s, n, f)
-    norm, attention = base("delta_layernorm", 1), base("delta_attention", 1)
-    low_rank, dense = base("delta_attention_low_rank", 2), base("delta_attention_row0_dense", 2)
-    wi, _, _, _, pre_gelu, series = base("delta_feed_forward", 1)[:6]
-    if half:
-        low_rank[7], dense[5], dense[7] = low_rank[6].half(), dense[4].half(), dense[6].half()
-    head = torch.randint(heads, (n,), device="cuda")
-    first, second = (torch.randn(s, n, device="cuda") for _ in range(2))
-    entry = (first, low_rank[4], head, second, low_rank[5], head, *norm)
-    gelu = (inner.data_ptr(), pre_gelu.data_ptr(), series.data_ptr(), cuda.address(unit), half, s, n, f)
-    query = dqkv[0, :, :d].contiguous()
-    return {
-        "delta_layernorm": (lambda: op.delta_layernorm(dx, *norm, unit), 2 * s * n * row),
-        "delta_gelu": (lambda: cuda.launch("delta_gelu", inner, *gelu), 2 * s * n * f * dtype.itemsize),
-        "product and delta_gelu": (lambda: _gelu_linear(dx, wi.to(dtype), pre_gelu, series, unit), 5 * s * n * row),
-        "delta_attention": (lambda: op.delta_attention(dqkv, *attention, unit), 4 * s * n * row),
-        "delta_entry": (lambda: op.delta_entry(*entry, unit), s * n * row),
-        "delta_attention_low_rank": (
-            lambda: op.delta_attention_low_rank(dqkv[0], dx[0], *low_rank, unit),
-            s * n * row,
-        ),
-        "delta_attention_row0": (lambda: op.delta_attention_row0(dqkv[0], *attention, unit), 4 * n * row),
-        "delta_attention_row0_dense": (lambda: op.delta_attention_row0_dense(dx, query, *dense, unit), s * n * row),
-    }
-
-
 def ceilings_of(args: argparse.Namespace) -> dict[str, Any]:
     path = result_path(args)
     found: dict[str, Any] = json.loads(path.read_text()).get("ceilings", {}) if path.exists() else {}
     return found
 
 
-def errors(
-    args: argparse.Namespace, clf: Any, encodings: list[Any], backends: dict[str, Any], per_site: int
-) -> dict[str, Any]:
+def errors(clf: Any, encodings: list[Any], backends: dict[str, Any], per_site: int) -> dict[str, Any]:
     """Relative L2 error of the changes of the log-ratios, per (layer, module), against float64."""
     import torch
 
@@ -276,7 +227,7 @@ def accuracy(args: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for model, pairs, per_site in (("bundled", 4, 16), ("bert-base", 1, 8)):
         clf = classifier(model)
-        found[model] = errors(args, clf, [clf.encode(pair) for pair in real_pairs(pairs)], backends, per_site)
+        found[model] = errors(clf, [clf.encode(pair) for pair in real_pairs(pairs)], backends, per_site)
         for name, each in found[model].items():
             worst, middle = each["worst"], each["median"]
             print(f"{model:10} {name}: error of a site's log-ratios {worst:.1e} at worst, {middle:.1e} at the median")
@@ -354,16 +305,11 @@ def search(args: argparse.Namespace) -> dict[str, Any]:
         del evaluator
     pairs = real_pairs(args.search_pairs)
     lengths = [len(clf.encode(pair)) for pair in pairs]
-    for precision in ("fp16",):
-        started = time.perf_counter()
-        pn.search(clf, pairs, intervention="remove", backend="cuda", precision=precision, progress=False)
-        took = (time.perf_counter() - started) / len(pairs)
-        found[f"search {precision}"] = {
-            "pairs": len(pairs),
-            "mean_tokens": statistics.mean(lengths),
-            "seconds_per_pair": took,
-        }
-        print(f"pyneuro.search {precision}: {took:.3f} s a pair for all neurons, {statistics.mean(lengths):.0f} tokens")
+    started = time.perf_counter()
+    pn.search(clf, pairs, intervention="remove", backend="cuda", precision="fp16", progress=False)
+    took = (time.perf_counter() - started) / len(pairs)
+    found["search fp16"] = {"pairs": len(pairs), "mean_tokens": statistics.mean(lengths), "seconds_per_pair": took}
+    print(f"pyneuro.search fp16: {took:.3f} s a pair for all neurons, {statistics.mean(lengths):.0f} tokens")
 
     hooked = pn.wrap(clf.model.cuda(), clf.tokenizer, name="bert-base-random")
     for name, dtype, tf32 in (

@@ -15,6 +15,7 @@ from collections.abc import Callable
 import pytest
 
 from pyneuro.models import Classifier, bundled_model, load
+from tests.device import DEVICES, Device, cuda, emulated
 from tests.tiny import PAIRS, SamplePair, make_tiny
 
 
@@ -22,6 +23,14 @@ from tests.tiny import PAIRS, SamplePair, make_tiny
 def bundled() -> Classifier:
     """The NLI classifier that comes with pyneuro, on the CPU."""
     return load(bundled_model())
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Device:
+    """The device kernels, on the host and on a CUDA device."""
+    if request.param == "host":
+        monkeypatch.setattr(cuda, "_module", emulated())
+    return Device(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -80,10 +80,3 @@ class Device:
         if self.device.type == "cpu":
             return OnHost("cuda", precision)
         return Backend("cuda", precision, torch.device("cuda", 0))
-
-
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Device:
-    if request.param == "host":
-        monkeypatch.setattr(cuda, "_module", emulated())
-    return Device(request.param)

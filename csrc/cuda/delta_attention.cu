@@ -1,11 +1,8 @@
 // Attention of a difference when every row changed, for any shape. A block serves one head of one candidate: the head's keys, values and their
 // changes in shared memory where they fit, transposed so that a warp's lanes read neighbouring keys; a warp takes a few query rows at a time.
-#include "cuda/norm.cuh"
 #include "cuda/softmax.cuh"
 
 namespace pyneuro::cuda {
-
-cudaError_t delta_attention_on_tensor_cores(const DeltaAttention&, cudaStream_t);
 
 namespace {
 

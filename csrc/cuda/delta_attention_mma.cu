@@ -4,7 +4,6 @@
 //   scores   ds = u scale ((q + u dq) dkᵀ + dq kᵀ)
 //   context  dctx = (dp / u) v + (p + dp) dv
 // and the scores never leave the registers: the sums of the first product are, lane by lane, the left operand of the second.
-#include "cuda/norm.cuh"
 #include "cuda/ptx.cuh"
 #include "cuda/softmax.cuh"
 

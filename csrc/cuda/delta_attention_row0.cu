@@ -1,5 +1,4 @@
 // Attention read at row 0 alone: when only row 0 changed (by one neuron of Q, or all over), and when every row changed.
-#include "cuda/norm.cuh"
 #include "cuda/softmax.cuh"
 
 namespace pyneuro::cuda {

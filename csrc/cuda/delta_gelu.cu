@@ -1,6 +1,6 @@
 // GELU difference, in place. A thread keeps the base value and the four Taylor coefficients of its columns of one token in registers and runs
 // over candidates, a few of them in flight at once.
-#include "cuda/norm.cuh"
+#include "cuda/device.cuh"
 
 namespace pyneuro::cuda {
 namespace {

@@ -1,5 +1,5 @@
 // Weights of the rank-3H change of the rows that only attend to a changed row 0; formula in pyneuro/delta.h. A thread a (token, candidate, head).
-#include "cuda/norm.cuh"
+#include "cuda/device.cuh"
 
 namespace pyneuro::cuda {
 namespace {

@@ -119,4 +119,10 @@ inline size_t most_shared() {
 
 inline unsigned blocks_for(int64_t work, int64_t each) { return static_cast<unsigned>((work + each - 1) / each); }
 
+// Calls launch with a null pointer of the type that differences are stored in.
+template <class Launch>
+cudaError_t for_storage(Storage storage, Launch launch) {
+  return storage == Storage::fp16 ? launch(static_cast<__half*>(nullptr)) : launch(static_cast<float*>(nullptr));
+}
+
 }  // namespace pyneuro::cuda

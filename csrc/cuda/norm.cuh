@@ -101,10 +101,4 @@ cudaError_t for_row_width(int64_t columns, bool wide, Launch launch) {
   return launch.template operator()<W, 64 / W>();
 }
 
-// Calls launch with a null pointer of the type that differences are stored in.
-template <class Launch>
-cudaError_t for_storage(Storage storage, Launch launch) {
-  return storage == Storage::fp16 ? launch(static_cast<__half*>(nullptr)) : launch(static_cast<float*>(nullptr));
-}
-
 }  // namespace pyneuro::cuda

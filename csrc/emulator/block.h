@@ -27,76 +27,15 @@
 #elif defined(__SANITIZE_THREAD__)
 #error "ThreadSanitizer cannot follow fibers: add -DPN_EMULATE_THREADS"
 #else
-#include <sys/mman.h>
-#if !defined(__x86_64__)
-#include <ucontext.h>
-#endif
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/common_interface_defs.h>
-#endif
+#include "emulator/fibers.h"
 #endif
 
-#include "emulator/types.h"
+#include "emulator/runtime.h"
 
 // Launches: PN_LAUNCH((kernel<128>), grid, block, bytes of dynamic shared memory, stream, arguments...). Inside a kernel, PN_SHARED(float, rows)
 // declares `float* rows`, the dynamic shared memory.
 #define PN_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) ::emulator::launch(kernel, grid, block, shared_bytes, stream __VA_OPT__(, ) __VA_ARGS__)
 #define PN_SHARED(type, name) type* const name = reinterpret_cast<type*>(::emulator::dynamic_shared)
-
-// ---- The part of the runtime that launchers call ----
-
-using cudaStream_t = struct CUstream_st*;
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
-enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
-
-// A launch that a device would refuse aborts here, so there is never an error to report.
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }
-inline const char* cudaGetErrorString(cudaError_t error) { return error == cudaSuccess ? "no error" : "invalid argument"; }
-
-namespace emulator {
-
-constexpr unsigned kWarp = 32, kMostThreads = 1024;
-constexpr size_t kSharedByDefault = 48 << 10, kMostShared = 227 << 10;  // dynamic shared memory without and with cudaFuncSetAttribute, sm_90
-
-[[noreturn, gnu::format(printf, 1, 2)]] inline void fail(const char* format, ...) {
-  std::va_list values;
-  va_start(values, format);
-  std::fputs("emulator: ", stderr);
-  std::vfprintf(stderr, format, values);
-  std::fputc('\n', stderr);
-  va_end(values);
-  std::abort();
-}
-
-inline unsigned lane() { return threadIdx.x % kWarp; }
-
-// What a lane last gave to its warp. `turn` counts the lane's exchanges in this block and tells a value of this exchange from one that a returned
-// lane left behind.
-struct Slot {
-  alignas(16) std::byte value[16];
-  unsigned turn;
-};
-
-using WarpSlots = Slot[2][kWarp];
-inline void forget(WarpSlots& slots) {
-  for (auto& set : slots)
-    for (Slot& slot : set) slot.turn = 0;
-}
-
-inline std::byte* dynamic_shared = nullptr;
-
-inline std::mutex launching;                       // one launch at a time, whatever thread of the host it comes from
-inline std::map<const void*, size_t> most_shared;  // [kernel] -> what cudaFuncSetAttribute granted it
-
-}  // namespace emulator
-
-template <class Kernel>
-cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int value) {
-  if (value < 0 || static_cast<size_t>(value) > emulator::kMostShared) return cudaErrorInvalidValue;
-  const std::lock_guard lock(emulator::launching);
-  emulator::most_shared[reinterpret_cast<const void*>(kernel)] = static_cast<size_t>(value);
-  return cudaSuccess;
-}
 
 namespace emulator {
 
@@ -163,121 +102,6 @@ class Team {
 };
 
 #else
-
-// ---- Switching stacks ----
-
-struct Context {
-#if defined(__x86_64__)
-  void* stack_pointer = nullptr;
-#else
-  ucontext_t state;
-#endif
-  const void* stack = nullptr;  // lowest address; AddressSanitizer must know the stack it is on
-  size_t stack_bytes = 0;
-  void* fake_stack = nullptr;
-};
-
-#if defined(__x86_64__)
-// Saves what the ABI has a callee keep, and goes on where `to` was saved. noipa: the callers must not see which registers it leaves alone.
-__attribute__((naked, noipa, no_sanitize("address", "undefined"))) inline void swap_stacks([[maybe_unused]] void** from, [[maybe_unused]] void* to) {
-  asm("pushq %rbp\n\t"
-      "pushq %rbx\n\t"
-      "pushq %r12\n\t"
-      "pushq %r13\n\t"
-      "pushq %r14\n\t"
-      "pushq %r15\n\t"
-      "movq %rsp, (%rdi)\n\t"
-      "movq %rsi, %rsp\n\t"
-      "popq %r15\n\t"
-      "popq %r14\n\t"
-      "popq %r13\n\t"
-      "popq %r12\n\t"
-      "popq %rbx\n\t"
-      "popq %rbp\n\t"
-      "ret");
-}
-#endif
-
-inline Context launcher;
-inline Context* running = &launcher;
-inline Context* left = nullptr;  // whom the last switch left
-
-inline void arrive([[maybe_unused]] void* fake_stack) {
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_finish_switch_fiber(fake_stack, &left->stack, &left->stack_bytes);
-#endif
-}
-
-inline void switch_to(Context& to) {
-  Context& from = *running;
-  left = &from;
-  running = &to;
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_start_switch_fiber(&from.fake_stack, to.stack, to.stack_bytes);
-#endif
-#if defined(__x86_64__)
-  swap_stacks(&from.stack_pointer, to.stack_pointer);
-#else
-  swapcontext(&from.state, &to.state);
-#endif
-  arrive(from.fake_stack);
-}
-
-// Fibers outlive their block: each runs thread i of one block after another, so only the first block of a size pays for stacks. A stack lies between
-// two pages that fault.
-class Fibers {
- public:
-  Fibers() : contexts_(new Context[kMostThreads]) {
-    void* memory = mmap(nullptr, kMostThreads * kStride + kGuard, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED) fail("no address space for the stacks of %u threads", kMostThreads);
-    memory_ = static_cast<std::byte*>(memory);
-  }
-  ~Fibers() { munmap(memory_, kMostThreads * kStride + kGuard); }
-  Fibers(const Fibers&) = delete;
-  Fibers& operator=(const Fibers&) = delete;
-
-  Context& operator[](unsigned thread) { return contexts_[thread]; }
-
-  void reserve(unsigned threads, void (*entry)()) {
-    for (; made_ < threads; ++made_) {
-      std::byte* stack = memory_ + made_ * kStride + kGuard;
-      if (mprotect(stack, kStack, PROT_READ | PROT_WRITE)) fail("no memory for the stack of thread %u", made_);
-      // The tops are staggered, or all threads' frames would fall into the same few lines of the L1 cache.
-      start(contexts_[made_], stack, kStack - made_ % 16 * 256, entry);
-    }
-  }
-
- private:
-  static constexpr size_t kStack = 256 << 10, kGuard = 4096, kStride = kStack + kGuard;
-
-  static void start(Context& context, std::byte* stack, size_t bytes, void (*entry)()) {
-    context.stack = stack;
-    context.stack_bytes = bytes;
-#if defined(__x86_64__)
-    void** top = reinterpret_cast<void**>(stack + bytes);
-    *--top = nullptr;                         // no caller: unwinding ends here, and `entry` finds the stack aligned as after a call
-    *--top = reinterpret_cast<void*>(entry);  // where swap_stacks returns to
-    for (int i = 0; i < 6; ++i) *--top = nullptr;
-    context.stack_pointer = top;
-#else
-    getcontext(&context.state);
-    context.state.uc_stack.ss_sp = stack;
-    context.state.uc_stack.ss_size = bytes;
-    context.state.uc_link = nullptr;
-    makecontext(&context.state, entry, 0);
-#endif
-  }
-
-  std::unique_ptr<Context[]> contexts_;
-  std::byte* memory_;
-  unsigned made_ = 0;
-};
-
-// A fiber stays on the host thread that made it.
-inline Fibers& fibers() {
-  thread_local Fibers of_this_thread;
-  return of_this_thread;
-}
 
 // ---- The threads of a block ----
 

@@ -12,6 +12,7 @@ from pyneuro.cli.arguments import EMBEDDED
 from pyneuro.cli.prepare import cut_treatment_sets, read_corpus, say
 from pyneuro.data import Pair, Pairs, Roles, TreatmentSets, balanced_sample, embedded_pairs, read_pairs, split_roles
 from pyneuro.data.draw import sample
+from pyneuro.data.roles import text_key
 from pyneuro.errors import InputError
 from pyneuro.evaluation.hans import GOLD, HANS_CELLS, is_hans
 from pyneuro.models import Classifier
@@ -116,8 +117,8 @@ def check_labels(clf: Classifier, data: StudyData) -> None:
 
 def _without(pool: Pairs, evaluated: Mapping[str, Pairs]) -> Pairs:
     """The pool without pairs whose texts are evaluated on."""
-    taken = {_texts(pair) for pairs in evaluated.values() for pair in pairs}
-    kept = [at for at, pair in enumerate(pool) if _texts(pair) not in taken]
+    taken = {text_key(pair) for pairs in evaluated.values() for pair in pairs}
+    kept = [at for at, pair in enumerate(pool) if text_key(pair) not in taken]
     if not kept:
         raise InputError(f"every pair of {pool.source} is in an evaluation file too; pass other pairs as --data")
     if len(kept) < len(pool):
@@ -127,7 +128,7 @@ def _without(pool: Pairs, evaluated: Mapping[str, Pairs]) -> Pairs:
 
 def _built_in(pool: Pairs, seed: int) -> Pairs:
     """Embedded pairs of full overlap under HANS's names of heuristics and labels, none of them in the pool."""
-    taken = {_texts(pair) for pair in pool}
+    taken = {text_key(pair) for pair in pool}
     made = embedded_pairs(BUILT_IN_PAIRS, seed + 1)
     return Pairs(
         (
@@ -139,7 +140,7 @@ def _built_in(pool: Pairs, seed: int) -> Pairs:
                 {"heuristic": _HEURISTICS[str(pair.meta["heuristic"])], "subcase": pair.meta["construction"]},
             )
             for pair in made
-            if pair.meta["heuristic"] in _HEURISTICS and _texts(pair) not in taken
+            if pair.meta["heuristic"] in _HEURISTICS and text_key(pair) not in taken
         ),
         source=f"{made.source}, full overlap",
     )
@@ -168,10 +169,6 @@ def _some(pairs: Pairs, n: int, seed: int) -> Pairs:
     each = max(1, n // len(cells))
     drawn = [sample(pairs, cell, each, replacement=False, seed=seed, purpose="study") for cell in cells]
     return pairs.subset([at for cell in drawn for at in cell])
-
-
-def _texts(pair: Pair) -> tuple[str, str]:
-    return " ".join(pair.premise.split()).casefold(), " ".join(pair.hypothesis.split()).casefold()
 
 
 def file_name(source: str | None) -> str | None:

@@ -80,7 +80,8 @@ class StudyFolder:
         part = work()
         part = Part(part.scores, {**part.facts, "seconds": time.perf_counter() - started})
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **part.scores, **{_FACTS: np.array(to_json(part.facts, "fact"))})  # type: ignore[arg-type]
+        members: dict[str, Any] = {**part.scores, _FACTS: np.array(to_json(part.facts, "fact"))}
+        np.savez_compressed(buffer, **members)
         write_atomic(path, buffer.getvalue())
         return part
 

@@ -108,7 +108,7 @@ def split_roles(pairs: Pairs, seed: int = 0, fractions: Mapping[str, float] = RO
 
     groups: dict[tuple[str, str], list[int]] = {}
     for position, pair in enumerate(pairs):
-        groups.setdefault(_text_key(pair), []).append(position)
+        groups.setdefault(text_key(pair), []).append(position)
     # A group whose copies disagree about the label is a stratum of its own: it belongs to none of their labels.
     strata: dict[tuple[str, ...], list[tuple[str, str]]] = {}
     for key, members in groups.items():
@@ -153,7 +153,7 @@ def _cumulative(shares: Mapping[str, float]) -> list[float]:
     return [math.fsum(list(shares.values())[: at + 1]) for at in range(len(shares))]
 
 
-def _text_key(pair: Pair) -> tuple[str, str]:
+def text_key(pair: Pair) -> tuple[str, str]:
     """What an uncased tokenizer sees of the texts: equal keys would be equal inputs."""
     return " ".join(pair.premise.split()).casefold(), " ".join(pair.hypothesis.split()).casefold()
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyneuro.ops.reference import stored_difference, true_difference
+
 # A candidate's largest entry is stored near this. Above it fp16 has room for 2^12 times more, below it eleven bits down
 # to 2^-18 of it.
 STORED_SIZE = 16.0
@@ -40,8 +42,7 @@ class Difference:
 
     def true(self) -> Tensor:
         """The differences themselves, in fp32 at least."""
-        wide = self.stored.float() if self.stored.dtype == torch.float16 else self.stored
-        return wide if self.unit is None else wide * self.unit.unsqueeze(-1)
+        return true_difference(self.stored, self.unit)
 
     @classmethod
     def cat(cls, parts: Sequence[Difference]) -> Difference:
@@ -53,7 +54,7 @@ class Difference:
     def in_fp16(cls, true: Tensor) -> Difference:
         """From true differences [N, d] of row 0."""
         unit = units(true.abs().amax(-1))
-        return cls((true / unit.unsqueeze(-1)).half(), unit)
+        return cls(stored_difference(true, unit, torch.float16), unit)
 
 
 def units(size: Tensor) -> Tensor:

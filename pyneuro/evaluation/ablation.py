@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from pyneuro.data import Pair
-from pyneuro.engine.intervention import Intervention
+from pyneuro.engine.intervention import Intervention, Kind
 from pyneuro.engine.values import Values
 from pyneuro.errors import InputError
 from pyneuro.evaluation.intervened import intervened
@@ -47,7 +47,7 @@ def ablation_curve(
     counts: Sequence[int] | None = None,
     *,
     metric: str | Metric = "accuracy",
-    intervention: str | Intervention = "remove",
+    intervention: Kind | Intervention = "remove",
     strength: float | None = None,
     values: Values | None = None,
     treatment: str | None = None,
@@ -89,7 +89,7 @@ def ablation_curve(
         and a metric that is not finite.
     """
     measure = find_metric(metric)
-    how = intervention if isinstance(intervention, Intervention) else Intervention(intervention, strength)  # type: ignore[arg-type]
+    how = intervention if isinstance(intervention, Intervention) else Intervention(intervention, strength)
     if isinstance(intervention, Intervention) and strength is not None:
         raise InputError(f"strength = {strength} beside {intervention}; give it once")
     check_unseen(ranking, pairs)

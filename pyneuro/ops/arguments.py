@@ -1,8 +1,9 @@
-"""Tensors as the native module takes them: addresses and sizes."""
+"""Tensors as the native modules take them: addresses and sizes."""
 
 from __future__ import annotations
 
 import math
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -31,14 +32,14 @@ def weight_argument(packed: Tensor, out: int, inner: int) -> Any:
     return native().module.Weight(packed.data_ptr(), out, inner, packed.dtype == torch.bfloat16)
 
 
-def norm_argument(centred: Tensor, rstd: Tensor, gamma: Tensor) -> Any:
-    return native().module.Norm(centred.data_ptr(), rstd.data_ptr(), gamma.data_ptr())
+def norm_argument(module: ModuleType, centred: Tensor, rstd: Tensor, gamma: Tensor) -> Any:
+    """For one of the two native modules."""
+    return module.Norm(centred.data_ptr(), rstd.data_ptr(), gamma.data_ptr())
 
 
-def attention_argument(q: Tensor, k: Tensor, v: Tensor, p: Tensor) -> Any:
+def attention_argument(module: ModuleType, q: Tensor, k: Tensor, v: Tensor, p: Tensor) -> Any:
+    """For one of the two native modules."""
     tokens, hidden = q.shape
     heads = p.shape[0]
-    scale = 1 / math.sqrt(hidden // heads)
-    return native().module.Attention(
-        q.data_ptr(), k.data_ptr(), v.data_ptr(), p.data_ptr(), tokens, hidden, heads, scale
-    )
+    pointers = (x.data_ptr() for x in (q, k, v, p))
+    return module.Attention(*pointers, tokens, hidden, heads, 1 / math.sqrt(hidden // heads))

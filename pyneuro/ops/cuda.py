@@ -68,17 +68,6 @@ def is_half(tensor: Tensor) -> bool:
     return tensor.dtype == torch.float16
 
 
-def norm(centred: Tensor, rstd: Tensor, gamma: Tensor) -> Any:
-    return cuda_module().Norm(centred.data_ptr(), rstd.data_ptr(), gamma.data_ptr())
-
-
-def attention(q: Tensor, k: Tensor, v: Tensor, p: Tensor) -> Any:
-    tokens, hidden = q.shape
-    heads = p.shape[0]
-    pointers = (x.data_ptr() for x in (q, k, v, p))
-    return cuda_module().Attention(*pointers, tokens, hidden, heads, (hidden // heads) ** -0.5)
-
-
 def weight_for(dx: Tensor, weight: Tensor, packed: Tensor | None) -> Tensor:
     """The weight in the dtype of the differences it multiplies; `packed`, its fp16 copy, where that is the one."""
     if dx.dtype == weight.dtype:

@@ -32,7 +32,7 @@ def _check(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor, unit: Tenso
 
 def _kernel(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor) -> Tensor:
     out = dqkv.new_empty(*dqkv.shape[:2], q.shape[1])
-    base = attention_argument(q, k, v, p)
+    base = attention_argument(native().module, q, k, v, p)
     native().module.delta_attention(native().isa, dqkv.data_ptr(), base, out.data_ptr(), dqkv.shape[1], threads())
     return out
 
@@ -43,7 +43,7 @@ def _cuda(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor, unit: Tensor
         "delta_attention",
         dqkv,
         dqkv.data_ptr(),
-        cuda.attention(q, k, v, p),
+        attention_argument(cuda.cuda_module(), q, k, v, p),
         cuda.address(unit),
         out.data_ptr(),
         cuda.is_half(dqkv),

@@ -24,7 +24,7 @@ def _check(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor, unit: Tenso
 
 def _kernel(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor) -> Tensor:
     out = dqkv.new_empty(dqkv.shape[0], q.shape[1])
-    base = attention_argument(q, k, v, p)
+    base = attention_argument(native().module, q, k, v, p)
     native().module.delta_attention_row0(native().isa, dqkv.data_ptr(), base, out.data_ptr(), dqkv.shape[0], threads())
     return out
 
@@ -36,7 +36,7 @@ def context_row0(dqkv: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor, unit:
         "delta_attention_row0",
         dqkv,
         dqkv.data_ptr(),
-        cuda.attention(q, k, v, p),
+        attention_argument(cuda.cuda_module(), q, k, v, p),
         cuda.address(unit),
         out.data_ptr(),
         cuda.is_half(dqkv),
@@ -89,7 +89,7 @@ def _kernel_dense(
         native().isa,
         dx.data_ptr(),
         dq0.data_ptr(),
-        attention_argument(q, k, v, p),
+        attention_argument(native().module, q, k, v, p),
         weight_argument(keys, hidden, hidden),
         weight_argument(values, hidden, hidden),
         out.data_ptr(),
@@ -131,7 +131,7 @@ def _cuda_dense(
         scores.data_ptr(),
         changes.data_ptr(),
         scores.shape[-1],
-        cuda.attention(q, k, v, p),
+        attention_argument(cuda.cuda_module(), q, k, v, p),
         cuda.address(unit),
         cuda.is_half(dx),
         candidates,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pyneuro.ops import cuda, reference
+from pyneuro.ops.arguments import attention_argument, norm_argument
 from pyneuro.ops.delta_attention import check_attention
 from pyneuro.ops.delta_layernorm import check_norm, check_unit
 from pyneuro.ops.registry import expect, register
@@ -86,7 +87,7 @@ def _cuda(
         cuda.address(second),
         cuda.address(b),
         cuda.address(pick_b),
-        cuda.norm(centred, rstd, gamma),
+        norm_argument(cuda.cuda_module(), centred, rstd, gamma),
         cuda.address(unit),
         out.data_ptr(),
         cuda.is_half(out),
@@ -109,7 +110,7 @@ def _cuda_query(index: Tensor, change: Tensor, q: Tensor, k: Tensor, v: Tensor, 
         change,
         index.data_ptr(),
         change.data_ptr(),
-        cuda.attention(q, k, v, p),
+        attention_argument(cuda.cuda_module(), q, k, v, p),
         out.data_ptr(),
         len(index),
     )

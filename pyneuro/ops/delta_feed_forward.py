@@ -58,7 +58,7 @@ def _kernel(
         weight_argument(kept_wo, *wo.shape),
         pre_gelu.data_ptr(),
         series.data_ptr(),
-        norm_argument(centred, rstd, gamma),
+        norm_argument(native().module, centred, rstd, gamma),
         out.data_ptr(),
         dx.shape[0],
         dx.shape[1],
@@ -67,7 +67,7 @@ def _kernel(
     return out
 
 
-def _gelu_linear(dx: Tensor, weight: Tensor, pre_gelu: Tensor, series: Tensor, unit: Tensor | None) -> Tensor:
+def gelu_linear(dx: Tensor, weight: Tensor, pre_gelu: Tensor, series: Tensor, unit: Tensor | None) -> Tensor:
     """GELU difference of dx Wᵀ: in the product's epilogue where there is a kernel, else in a second pass."""
     base = (pre_gelu.data_ptr(), series.data_ptr(), cuda.address(unit))
     if cuda.has_product_epilogues(dx, weight):
@@ -93,7 +93,7 @@ def _cuda(
     gamma: Tensor,
     unit: Tensor | None = None,
 ) -> Tensor:
-    inner = _gelu_linear(dx, cuda.weight_for(dx, wi, packed_wi), pre_gelu, series, unit)
+    inner = gelu_linear(dx, cuda.weight_for(dx, wi, packed_wi), pre_gelu, series, unit)
     du = inner @ cuda.weight_for(dx, wo, packed_wo).T
     return norm_into(du, du, dx, centred, rstd, gamma, unit)
 

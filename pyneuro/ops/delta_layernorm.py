@@ -33,7 +33,7 @@ def _check(du: Tensor, centred: Tensor, rstd: Tensor, gamma: Tensor, unit: Tenso
 
 def _kernel(du: Tensor, centred: Tensor, rstd: Tensor, gamma: Tensor) -> Tensor:
     out = du.new_empty(du.shape)
-    base = norm_argument(centred, rstd, gamma)
+    base = norm_argument(native().module, centred, rstd, gamma)
     native().module.delta_layernorm(native().isa, du.data_ptr(), base, out.data_ptr(), *du.shape, threads())
     return out
 
@@ -56,7 +56,7 @@ def norm_into(
         du.data_ptr(),
         cuda.address(residual),
         *strides,
-        cuda.norm(centred, rstd, gamma),
+        norm_argument(cuda.cuda_module(), centred, rstd, gamma),
         cuda.address(unit),
         out.data_ptr(),
         cuda.is_half(du),
@@ -100,7 +100,7 @@ def _kernel_linear(
 ) -> Tensor:
     out = residual.new_empty(residual.shape)
     kept = packed_or_pack(weight, packed)
-    w, base = weight_argument(kept, *weight.shape), norm_argument(centred, rstd, gamma)
+    w, base = weight_argument(kept, *weight.shape), norm_argument(native().module, centred, rstd, gamma)
     native().module.delta_linear_norm(
         native().isa, dx.data_ptr(), residual.data_ptr(), w, base, out.data_ptr(), dx.shape[0], dx.shape[1], threads()
     )

@@ -130,20 +130,16 @@ def _masked_weight(weight: Tensor, bits: Tensor, scores: Tensor | None = None, t
     return masked
 
 
-def _biased(bias: Tensor | None, bits: Tensor, mask_bias: bool) -> Tensor | None:
-    return bias * bits.any(-1) if mask_bias and bias is not None else bias
-
-
 def _scored_cuda(
     x: Tensor, weight: Tensor, scores: Tensor, threshold: float, bias: Tensor | None, mask_bias: bool
 ) -> tuple[Tensor, Tensor]:
     bits = _bits(weight)
     masked = _masked_weight(weight, bits, scores, threshold)
-    return F.linear(x, masked, _biased(bias, bits, mask_bias)), bits
+    return F.linear(x, masked, reference.masked_bias(bias, bits, mask_bias)), bits
 
 
 def _packed_cuda(x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, mask_bias: bool) -> Tensor:
-    return F.linear(x, _masked_weight(weight, bits.contiguous()), _biased(bias, bits, mask_bias))
+    return F.linear(x, _masked_weight(weight, bits.contiguous()), reference.masked_bias(bias, bits, mask_bias))
 
 
 def _backward_cuda(

@@ -293,7 +293,8 @@ def unpack_bits(bits: Tensor, inner: int) -> Tensor:
     return ((bits.unsqueeze(-1) >> place) & 1).flatten(-2)[..., :inner].bool()
 
 
-def _masked_bias(bias: Tensor | None, keep: Tensor, mask_bias: bool) -> Tensor | None:
+def masked_bias(bias: Tensor | None, keep: Tensor, mask_bias: bool) -> Tensor | None:
+    """The bias [out] under a mask, bool or bits [out, .]: with `mask_bias` an entry counts where its row has any."""
     return bias * keep.any(-1) if mask_bias and bias is not None else bias
 
 
@@ -309,7 +310,7 @@ def masked_linear(
 def masked_linear_packed(x: Tensor, weight: Tensor, bits: Tensor, bias: Tensor | None, mask_bias: bool) -> Tensor:
     """x (W ∘ M)ᵀ + b with M given by its bits."""
     keep = unpack_bits(bits, weight.shape[1])
-    return torch.nn.functional.linear(x, weight * keep, _masked_bias(bias, keep, mask_bias))
+    return torch.nn.functional.linear(x, weight * keep, masked_bias(bias, keep, mask_bias))
 
 
 def masked_linear_backward(dy: Tensor, x: Tensor, weight: Tensor, bits: Tensor) -> tuple[Tensor, Tensor]:

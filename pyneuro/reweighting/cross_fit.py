@@ -8,6 +8,7 @@ import numpy as np
 
 from pyneuro.data import Pair
 from pyneuro.data.draw import check_seed, draw_key
+from pyneuro.data.roles import text_key
 from pyneuro.errors import InputError
 from pyneuro.reweighting.bias_models import BiasModel
 from pyneuro.reweighting.predictions import BiasPredictions
@@ -70,7 +71,7 @@ def assign_folds(pairs: Sequence[Pair], folds: int, seed: int) -> np.ndarray[tup
     """Fold [n] of every pair, from 0. Raises InputError where a fold would be empty."""
     groups: dict[tuple[str, str], list[int]] = {}
     for position, pair in enumerate(pairs):
-        groups.setdefault((_tidy(pair.premise), _tidy(pair.hypothesis)), []).append(position)
+        groups.setdefault(text_key(pair), []).append(position)
     if len(groups) < folds:
         raise InputError(f"{len(groups)} different pairs for {folds} folds; pass more pairs, or fewer folds")
 
@@ -82,7 +83,3 @@ def assign_folds(pairs: Sequence[Pair], folds: int, seed: int) -> np.ndarray[tup
     for turn, texts in enumerate(sorted(groups, key=order)):
         out[groups[texts]] = turn % folds
     return out
-
-
-def _tidy(text: str) -> str:
-    return " ".join(text.split()).casefold()

@@ -16,7 +16,7 @@ from pyneuro.engine.linear import LinearEngine
 from pyneuro.models import Classifier, bundled_model, load
 from pyneuro.search.exact import ExactEvaluator
 from pyneuro.sites import CONVENTIONS, NeuronSet
-from tests.device import Device, device  # noqa: F401 (a fixture)
+from tests.device import Device
 from tests.tiny import PAIRS, make_tiny
 
 # Relative L2 error of five changes of the log-ratios of a (layer, module). Measured on the bundled model: fp32 1e-5 at
@@ -31,7 +31,7 @@ def relative(got: torch.Tensor, want: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_effects_of_the_bundled_model(device: Device, bundled: Classifier, precision: str) -> None:  # noqa: F811
+def test_effects_of_the_bundled_model(device: Device, bundled: Classifier, precision: str) -> None:
     truth = ExactEngine.create(bundled, Backend("reference", "float64"))
     engine = ExactEngine.create(bundled, device.backend(precision))
     encoding = bundled.encode(PAIRS[3])
@@ -51,7 +51,7 @@ def test_effects_of_the_bundled_model(device: Device, bundled: Classifier, preci
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_odd_sizes_sets_and_other_tokens(device: Device, precision: str) -> None:  # noqa: F811
+def test_odd_sizes_sets_and_other_tokens(device: Device, precision: str) -> None:
     clf = make_tiny(layers=3, hidden=18, heads=3, intermediate=25)
     truth = ExactEvaluator(
         ExactEngine.create(clf, Backend("reference", "float64")), "linear", Intervention("remove"), joint=True
@@ -69,7 +69,7 @@ def test_odd_sizes_sets_and_other_tokens(device: Device, precision: str) -> None
     assert relative(torch.from_numpy(found.sets(base, sets, None)[0, 0]), want) < 1e-4
 
 
-def test_linear_engine(device: Device) -> None:  # noqa: F811
+def test_linear_engine(device: Device) -> None:
     clf = make_tiny(layers=3, hidden=18, heads=3, intermediate=25)
     encoding = clf.encode(PAIRS[0])
     truth = LinearEngine.create(ExactEngine.create(clf, Backend("reference", "float64")))
@@ -88,7 +88,7 @@ def test_linear_engine(device: Device) -> None:  # noqa: F811
             )
 
 
-def test_what_fp16_cannot_hold_is_computed_again(device: Device) -> None:  # noqa: F811
+def test_what_fp16_cannot_hold_is_computed_again(device: Device) -> None:
     """A weight that blows a difference up beyond fp16 on its way."""
     clf = load(bundled_model())
     weight = clf.adapter.weights(clf.model).layers[2].wi

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyneuro import ops
 from pyneuro.ops import reference
-from tests.device import Device, device  # noqa: F401 (a fixture)
+from tests.device import Device
 from tests.ops.cases import arguments, differences, relative_error, to32
 
 # S, N, d, H, f: odd sizes, whole vectors, heads of 32 and 64 (tensor cores), one token, more than 64 tokens.
@@ -45,7 +45,7 @@ def worst_row(got: Tensor, unit: Tensor, want: Tensor) -> float:
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", ops.OPERATIONS)
-def test_fp32_equals_the_definition(device: Device, name: str, shape: tuple[int, ...]) -> None:  # noqa: F811
+def test_fp32_equals_the_definition(device: Device, name: str, shape: tuple[int, ...]) -> None:
     args = arguments(*shape)[name]
     assert relative_error(device.call(name, *to32(args)), getattr(reference, name)(*args)) < 1e-6
 
@@ -53,7 +53,7 @@ def test_fp32_equals_the_definition(device: Device, name: str, shape: tuple[int,
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", IN_UNITS)
 def test_fp16_keeps_eleven_bits_of_a_difference_of_any_size(
-    device: Device,  # noqa: F811
+    device: Device,
     name: str,
     shape: tuple[int, ...],
 ) -> None:
@@ -64,7 +64,7 @@ def test_fp16_keeps_eleven_bits_of_a_difference_of_any_size(
 
 
 @pytest.mark.parametrize("name", IN_UNITS)
-def test_far_differences(device: Device, name: str) -> None:  # noqa: F811
+def test_far_differences(device: Device, name: str) -> None:
     """Changes as large as the activations: attention moves whole probabilities, a LayerNorm's variance shrinks."""
     args = arguments(19, 6, 64, 2, 96, size=3.0)[name]
     assert relative_error(device.call(name, *to32(args)), getattr(reference, name)(*args)) < 1e-5
@@ -74,7 +74,7 @@ def test_far_differences(device: Device, name: str) -> None:  # noqa: F811
     assert worst_row(device.call(name, *stored), unit, want) < 4e-2
 
 
-def test_scores_that_leave_the_range_of_exp(device: Device) -> None:  # noqa: F811
+def test_scores_that_leave_the_range_of_exp(device: Device) -> None:
     for tokens in (9, 40):
         dqkv, q, k, v, p = arguments(tokens, 4, 64, 2, 96, size=0.05)["delta_attention"]
         dqkv = dqkv.clone()
@@ -89,7 +89,7 @@ def test_scores_that_leave_the_range_of_exp(device: Device) -> None:  # noqa: F8
         assert relative_error(got.double() * 2, want) < 3e-3
 
 
-def test_entry_in_units(device: Device) -> None:  # noqa: F811
+def test_entry_in_units(device: Device) -> None:
     for shape in SHAPES:
         args = to32(arguments(*shape)["delta_entry"])
         unit = torch.exp2(-torch.arange(shape[1]).float() - 3)
@@ -113,7 +113,7 @@ def test_entry_in_units(device: Device) -> None:  # noqa: F811
     name=st.sampled_from(IN_UNITS),
 )
 def test_any_shape(
-    device: Device,  # noqa: F811
+    device: Device,
     tokens: int,
     candidates: int,
     heads: int,
@@ -134,12 +134,12 @@ def test_any_shape(
         assert worst_row(found, unit, want) < 5e-3
 
 
-def test_nothing_to_do(device: Device) -> None:  # noqa: F811
+def test_nothing_to_do(device: Device) -> None:
     for name, args in arguments(5, 0, 16, 2, 12).items():
         assert device.call(name, *to32(args)).numel() == 0
 
 
-def test_nan_reaches_the_caller(device: Device) -> None:  # noqa: F811
+def test_nan_reaches_the_caller(device: Device) -> None:
     for name in IN_UNITS:
         args = list(to32(arguments(9, 3, 64, 2, 64)[name]))
         args[0] = args[0].clone()
@@ -152,13 +152,13 @@ def test_nan_reaches_the_caller(device: Device) -> None:  # noqa: F811
         assert bool(torch.isnan(half[..., 1, :]).any()) and bool(torch.isfinite(half[..., 0, :]).all())
 
 
-def test_hidden_sizes_beyond_the_kernels_are_refused(device: Device) -> None:  # noqa: F811
+def test_hidden_sizes_beyond_the_kernels_are_refused(device: Device) -> None:
     du, norm = torch.zeros(1, 1, 2056), (torch.zeros(1, 2056), torch.ones(1), torch.ones(2056))
     with pytest.raises(RuntimeError, match=r"CUDA: .*invalid"):
         device.call("delta_layernorm", du, *norm)
 
 
-def test_head(device: Device) -> None:  # noqa: F811
+def test_head(device: Device) -> None:
     generator = torch.Generator().manual_seed(0)
     for candidates, hidden, classes in [(1, 5, 2), (33, 64, 3), (7, 130, 5)]:
         pooler = torch.randn(candidates, hidden, generator=generator)
@@ -171,7 +171,7 @@ def test_head(device: Device) -> None:  # noqa: F811
 
 class TestMaskedLinear:
     @pytest.mark.parametrize("shape", [(5, 7, 9), (3, 16, 24), (1, 1, 1), (0, 4, 8)], ids=str)
-    def test_equals_the_definition(self, device: Device, shape: tuple[int, int, int]) -> None:  # noqa: F811
+    def test_equals_the_definition(self, device: Device, shape: tuple[int, int, int]) -> None:
         rows, out, inner = shape
         generator = torch.Generator().manual_seed(0)
         x, dy = torch.randn(rows, inner, generator=generator), torch.randn(rows, out, generator=generator)
@@ -190,7 +190,7 @@ class TestMaskedLinear:
         got = device.call("masked_linear_multi", x, weight, several, bias, False, True)
         torch.testing.assert_close(got, reference.masked_linear_multi(x, weight, several, bias, False, True))
 
-    def test_sixteen_bit_weights(self, device: Device) -> None:  # noqa: F811
+    def test_sixteen_bit_weights(self, device: Device) -> None:
         x, weight, scores = torch.randn(6, 20).bfloat16(), torch.randn(10, 20).bfloat16(), torch.randn(10, 20)
         y, bits = device.call("masked_linear", x, weight, scores, 0.0, None, False)
         want, want_bits = reference.masked_linear(x, weight, scores, 0.0, None, False)

@@ -93,6 +93,7 @@ struct DeltaAttention {
 // On tensor cores where the shape allows (fp16, heads of 32 or 64, up to 128 tokens), else by plain arithmetic.
 cudaError_t delta_attention(const DeltaAttention&, cudaStream_t);
 bool delta_attention_has_tensor_core_kernel(const DeltaAttention&);
+cudaError_t delta_attention_on_tensor_cores(const DeltaAttention&, cudaStream_t);
 
 struct DeltaAttentionRow0 {
   const void* dqkv;  // [N, 3d]  row 0
