@@ -61,11 +61,12 @@ def main() -> None:
         return
     if args.curve:
         layers = pn.masking.classifier_on(args.encoder).shape.layers
+        none = once(args.out, "none-0", lambda: mask(0, "top:0"))
         for side in ("top", "bottom"):
-            found["curve"][side] = [
-                once(args.out, f"{side}-{n}", lambda s=side, n=n: mask(0, f"{s}:{n}"))["accuracy"]
-                for n in range(layers + 1)
+            between = [
+                once(args.out, f"{side}-{n}", lambda s=side, n=n: mask(0, f"{s}:{n}")) for n in range(1, layers)
             ]
+            found["curve"][side] = [run["accuracy"] for run in (none, *between, found["mask"][0])]
         draw(found["curve"])
     save("mask_training", {"settings": vars(args), **found})
 

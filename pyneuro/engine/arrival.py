@@ -1,4 +1,4 @@
-"""Tensors on their way from a device to the CPU."""
+"""Tensors on their way between the CPU and a device."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on the device, without waiting for what the device is doing."""
+    if device.type == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 @dataclass(frozen=True, eq=False)

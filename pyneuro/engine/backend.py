@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyneuro import ops
+from pyneuro.engine.arrival import send
 from pyneuro.engine.difference import Difference
 from pyneuro.errors import BackendError, InputError
 
@@ -68,9 +69,7 @@ class Backend:
 
     def move(self, tensor: Tensor) -> Tensor:
         """A tensor of the CPU to the device, without waiting for what the device is doing."""
-        if self.device.type == "cpu":
-            return tensor
-        return tensor.pin_memory().to(self.device, non_blocking=True)
+        return send(tensor, self.device)
 
     def keep(self, true: Tensor) -> Difference:
         """True differences of row 0, [N, d], as this backend carries them."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from pyneuro.engine.arrival import Arrival, send
 from pyneuro.errors import InputError
 from pyneuro.models.classifier import Classifier
 from pyneuro.models.weights import Encoding, LayerTrace, LayerWeights, ModelWeights, head_forward, layer_forward
 from pyneuro.ops.reference import gelu_series
-from pyneuro.sites import MODULES
+from pyneuro.sites import MODULES, ModelShape
+
+SITES = tuple((module, convention) for module in MODULES for convention in ("linear", "hook"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,43 +101,61 @@ def run_base(
     InputError
         Where an activation is not finite: sample, layer and module named.
     """
+    return launch_base(clf, encoding, dtype, all_rows=all_rows, weights=weights)()
+
+
+@torch.no_grad()
+def launch_base(
+    clf: Classifier,
+    encoding: Encoding,
+    dtype: torch.dtype,
+    *,
+    all_rows: bool = False,
+    weights: ModelWeights | None = None,
+) -> Callable[[], BaseRun]:
+    """``run_base``, begun: on a device the work goes on while the caller does something else; call what is returned for
+    the base run."""
     weights = weights or clf.adapter.weights(clf.model)  # a layer at a time goes to float64
     heads = weights.shape.heads
-    x = clf.embed(encoding, torch.float64).to(weights.head.pooler_weight.device)
-    seen = [("the embeddings", x)]
+    x = send(clf.embed(encoding, torch.float64), weights.head.pooler_weight.device)
+    finite: dict[str, Tensor] = {"the embeddings": torch.isfinite(x).all()}
     layers, sites = [], []
     for number, w in enumerate(weights.layers):
         layer = w.to(torch.float64)
         trace = layer_forward(layer, x, heads)
-        seen += [(f"L{number}.{module}", trace.site(module, "linear")) for module in MODULES]
-        seen.append((f"layer {number}'s output", trace.x2))
+        seen = {f"L{number}.{module}": trace.site(module, "linear") for module in MODULES}
+        seen[f"layer {number}'s output"] = trace.x2
+        finite |= {name: torch.isfinite(value).all() for name, value in seen.items()}
         sites.append(_sites(trace, all_rows))
         layers.append(_keep(layer, x, trace, dtype))
         x = trace.x2
     head = weights.head.to(torch.float64)
     pooled = torch.tanh(torch.nn.functional.linear(x[0], head.pooler_weight, head.pooler_bias))
     logits = head_forward(head, x[0])
-    _require_finite([*seen, ("the pooler", pooled), ("the classifier's logits", logits)], encoding.id)
-    kept = (replace(layer, sites=on_cpu) for layer, on_cpu in zip(layers, _to_cpu(sites), strict=True))
-    return BaseRun(encoding.id, x.shape[0], tuple(kept), pooled, logits.cpu())
+    finite |= {"the pooler": torch.isfinite(pooled).all(), "the classifier's logits": torch.isfinite(logits).all()}
+    flags = Arrival.of(torch.stack(list(finite.values())))
+    answers = [Arrival.of(value) for value in (logits, *sites)]
+
+    def result() -> BaseRun:
+        _require_finite(finite, flags.result(), encoding.id)
+        on_cpu = (answer.result() for answer in answers)
+        found = next(on_cpu)
+        kept = [
+            replace(layer, sites=_by_site(values, weights.shape)) for layer, values in zip(layers, on_cpu, strict=True)
+        ]
+        return BaseRun(encoding.id, x.shape[0], tuple(kept), pooled, found)
+
+    return result
 
 
-_Sites = dict[tuple[str, str], Tensor]
-
-
-def _sites(trace: LayerTrace, all_rows: bool) -> _Sites:
+def _sites(trace: LayerTrace, all_rows: bool) -> Tensor:
+    """All of a layer's side by side, [1 or S, 2 (5 d + f)]: one tensor to move."""
     kept = slice(None) if all_rows else slice(1)
-    return {(m, c): trace.site(m, c)[kept].clone() for m in MODULES for c in ("linear", "hook")}
+    return torch.cat([trace.site(m, c)[kept] for m, c in SITES], dim=1)
 
 
-def _to_cpu(layers: list[_Sites]) -> list[_Sites]:
-    """All of them in one move."""
-    values = [value for sites in layers for value in sites.values()]
-    if all(value.device.type == "cpu" for value in values):
-        return layers
-    flat = torch.cat([value.flatten() for value in values]).cpu().split([value.numel() for value in values])
-    moved = iter(part.view_as(value) for part, value in zip(flat, values, strict=True))
-    return [{name: next(moved) for name in sites} for sites in layers]
+def _by_site(values: Tensor, shape: ModelShape) -> dict[tuple[str, str], Tensor]:
+    return dict(zip(SITES, values.split([shape.width(module) for module, _ in SITES], dim=1), strict=True))
 
 
 def _keep(w: LayerWeights, x: Tensor, trace: LayerTrace, dtype: torch.dtype) -> LayerBase:
@@ -164,11 +185,9 @@ def _keep(w: LayerWeights, x: Tensor, trace: LayerTrace, dtype: torch.dtype) -> 
     )
 
 
-def _require_finite(seen: Sequence[tuple[str, Tensor]], sample: str) -> None:
-    """`seen` in the order of the forward, with names; the first that is not finite is named. One question for all: a
-    device answers only when it is done."""
-    finite = torch.stack([torch.isfinite(value).all() for _, value in seen]).tolist()
-    for (where, _), good in zip(seen, finite, strict=True):
+def _require_finite(seen: Iterable[str], finite: Tensor, sample: str) -> None:
+    """What was seen in the order of the forward, and whether it is finite; the first that is not is named."""
+    for where, good in zip(seen, finite.tolist(), strict=True):
         if not good:
             raise InputError(
                 f"sample {sample!r}: activations of {where} are NaN or infinite; check the model's weights and the "

@@ -17,7 +17,7 @@ from torch import Tensor
 from pyneuro.engine import entry, propagate
 from pyneuro.engine.arrival import Arrival
 from pyneuro.engine.backend import Backend
-from pyneuro.engine.base_run import BaseRun, run_base
+from pyneuro.engine.base_run import BaseRun, launch_base
 from pyneuro.engine.difference import Difference
 from pyneuro.engine.intervention import Intervention, replaced_by_itself
 from pyneuro.engine.plan import Memory
@@ -94,8 +94,14 @@ class ExactEngine:
 
     def begin(self, encoding: Encoding, *, all_rows: bool = False, weights: ModelWeights | None = None) -> BaseRun:
         """The base run of one sample, for ``delta_logits``; `weights` as ``run_base`` takes them."""
+        return self.launch_begin(encoding, all_rows=all_rows, weights=weights)()
+
+    def launch_begin(
+        self, encoding: Encoding, *, all_rows: bool = False, weights: ModelWeights | None = None
+    ) -> Callable[[], BaseRun]:
+        """``begin``, begun, as ``launch``."""
         weights = weights or self.base_weights
-        return run_base(self.clf, encoding, self.backend.dtype, all_rows=all_rows, weights=weights)
+        return launch_base(self.clf, encoding, self.backend.dtype, all_rows=all_rows, weights=weights)
 
     def delta_logits(
         self,

@@ -19,6 +19,7 @@ MOST_CANDIDATES = 1024
 # On a device a chunk fills every multiprocessor with whole tiles of the products many times over.
 DEVICE_CHUNK_ROWS = 1 << 17
 DEVICE_MOST_CANDIDATES = 1 << 14
+BASE_RUNS_ON_DEVICE = 3  # whose layers are counted, whose are launched, and the next
 # Of the memory that is free, what a sweep may take; the matrix library's workspaces come out of the rest.
 DEVICE_SHARE = 0.8
 
@@ -71,10 +72,12 @@ class Memory:
         wanted = max(wanted // tile * tile, 2 * tile)
         if self.budget is None:
             return wanted
-        left = self.budget - base_run_bytes(shape, tokens, backend)
+        held = BASE_RUNS_ON_DEVICE if backend.name == "cuda" else 1
+        base = held * base_run_bytes(shape, tokens, backend)
+        left = self.budget - base
         fits = int(left // candidate_bytes(shape, rows, backend))
         if fits < 1:
-            needed = base_run_bytes(shape, tokens, backend) + candidate_bytes(shape, rows, backend)
+            needed = base + candidate_bytes(shape, rows, backend)
             raise InputError(
                 f"memory budget of {self.budget / MIB:.4g} MiB is too small for a sample of {tokens} tokens; "
                 f"it takes at least {math.ceil(1000 * needed / MIB) / 1000} MiB"

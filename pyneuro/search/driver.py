@@ -169,64 +169,77 @@ class Sweep:
 
     def run(self) -> None:
         """All tiles that are not done, samples outermost."""
-        block = self.evaluator.samples_at_once
         started = time.perf_counter()
         with self._saving() as dirty:
-            for first in range(0, len(self.encodings), block):
-                self._block(range(first, min(first + block, len(self.encodings))), dirty)
+            for tile in self._tiles():
+                self._count(tile, dirty)
+                del tile  # its base run goes before the next begins
                 self.seconds = time.perf_counter() - started
         self.seconds = time.perf_counter() - started
 
-    def _block(self, samples: range, dirty: _Dirty) -> None:
-        waiting = [g for g in self.groups if self.states[g.name].done < samples.stop]
-        if not waiting:
-            return
-        base, logits = self.evaluator.begin([self.encodings[s] for s in samples])
-        kept = [above_floor(self.probability_floor, self.response, logits[i]) for i in range(len(samples))]
-        for group, result in self._under_way(base, waiting):
-            delta = result() if any(kept) else None
-            # On a copy that takes the old state's place whole: an interruption anywhere leaves one or the other.
-            state = self.states[group.name].copy()
-            work, runs = 0.0, 0
-            for i, sample in enumerate(samples):
-                if sample < state.done:
-                    continue
-                if kept[i] and delta is not None:
-                    state.add(self.response, logits[i], delta[i], self.encodings[sample].label, sample)
-                    runs += len(group) * len(self.treatments)
-                else:
-                    state.left_out += (sample,)
-                state.done = sample + 1
-                work += self.work(sample, group)
-            self.states[group.name] = state
-            self.patched_runs += runs
-            dirty.add(group.name)
-            self.progress.advance(work, runs)
+    def _count(self, tile: _Tile, dirty: _Dirty) -> None:
+        block, group = tile.block, tile.group
+        kept = [above_floor(self.probability_floor, self.response, logits) for logits in block.logits]
+        delta = tile.delta() if any(kept) else None
+        # On a copy that takes the old state's place whole: an interruption anywhere leaves one or the other.
+        state = self.states[group.name].copy()
+        work, runs = 0.0, 0
+        for i, sample in enumerate(block.samples):
+            if sample < state.done:
+                continue
+            if kept[i] and delta is not None:
+                state.add(self.response, block.logits[i], delta[i], self.encodings[sample].label, sample)
+                runs += len(group) * len(self.treatments)
+            else:
+                state.left_out += (sample,)
+            state.done = sample + 1
+            work += self.work(sample, group)
+        self.states[group.name] = state
+        self.patched_runs += runs
+        dirty.add(group.name)
+        self.progress.advance(work, runs)
 
-    def _under_way(
-        self, base: Any, groups: Sequence[Group | SetGroup]
-    ) -> Iterator[tuple[Group | SetGroup, Callable[[], Float]]]:
-        """Every group and the call that gives its changes of the logits; where the evaluator launches, the groups of a
-        layer are carried together, and the next layers are under way by then."""
-        if not (isinstance(self.evaluator, Launcher) and self.evaluator.launches):
-            yield from ((group, partial(self._patched, base, group)) for group in groups)
+    def _tiles(self) -> Iterator[_Tile]:
+        """All that are not done; where the evaluator launches, the next layers are under way by then."""
+        size, end = self.evaluator.samples_at_once, len(self.encodings)
+        todo = [
+            (samples, groups)
+            for samples in (range(first, min(first + size, end)) for first in range(0, end, size))
+            if (groups := [g for g in self.groups if self.states[g.name].done < samples.stop])
+        ]
+        if isinstance(self.evaluator, Launcher) and self.evaluator.launches:
+            yield from self._launched(self.evaluator, todo)
             return
-        waiting: deque[list[tuple[Group | SetGroup, Callable[[], Float]]]] = deque()
-        for _, together in groupby(groups, key=lambda group: group.layer if isinstance(group, Group) else None):
-            waiting.append(self._launched(self.evaluator, base, list(together)))
-            if len(waiting) > LAYERS_AHEAD:
-                yield from waiting.popleft()
-        for batch in waiting:
-            yield from batch
+        for samples, groups in todo:
+            block = _Block(samples, *self.evaluator.begin([self.encodings[s] for s in samples]))
+            yield from (_Tile(block, group, partial(self._patched, block.base, group)) for group in groups)
+            del block
 
     def _launched(
-        self, launcher: Launcher, base: Any, groups: Sequence[Group | SetGroup]
-    ) -> list[tuple[Group | SetGroup, Callable[[], Float]]]:
+        self, launcher: Launcher, todo: Sequence[tuple[range, Sequence[Group | SetGroup]]]
+    ) -> Iterator[_Tile]:
+        """Layers ahead of the counting, across samples, and the next base run ahead of them: the device always has
+        something to do. The groups of a layer are carried together."""
+        bases = (launcher.launch_begin([self.encodings[s] for s in samples]) for samples, _ in todo)
+        begun = next(bases, None)
+        waiting: deque[list[_Tile]] = deque()
+        for samples, groups in todo:
+            assert begun is not None  # one for every entry of `todo`
+            block = _Block(samples, *begun())
+            begun = next(bases, None)
+            for _, together in groupby(groups, key=lambda group: group.layer if isinstance(group, Group) else None):
+                waiting.append(self._layer(launcher, block, list(together)))
+                if len(waiting) > LAYERS_AHEAD:
+                    yield from waiting.popleft()
+        for tiles in waiting:
+            yield from tiles
+
+    def _layer(self, launcher: Launcher, block: _Block, groups: Sequence[Group | SetGroup]) -> list[_Tile]:
         neurons = [(g.layer, g.module, g.index, g.z) for g in groups if isinstance(g, Group)]
         if len(neurons) < len(groups):
-            return [(group, partial(self._patched, base, group)) for group in groups]
-        results = cache(launcher.launch(base, neurons))
-        return [(group, partial(_nth, results, number)) for number, group in enumerate(groups)]
+            return [_Tile(block, group, partial(self._patched, block.base, group)) for group in groups]
+        results = cache(launcher.launch(block.base, neurons))
+        return [_Tile(block, group, partial(_nth, results, number)) for number, group in enumerate(groups)]
 
     def _patched(self, base: Any, group: Group | SetGroup) -> Float:
         if isinstance(group, Group):
@@ -248,6 +261,24 @@ class Sweep:
             yield dirty
         finally:
             dirty.flush()
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Samples whose base runs are done."""
+
+    samples: range
+    base: Any  # the evaluator's
+    logits: Float  # [B, C]
+
+
+@dataclass(frozen=True, eq=False)
+class _Tile:
+    """A block's samples against a group, and the call that gives the changes of the logits, [B, T, n, C]."""
+
+    block: _Block
+    group: Group | SetGroup
+    delta: Callable[[], Float]
 
 
 def _nth(results: Callable[[], list[Float]], number: int) -> Float:

@@ -50,5 +50,8 @@ class Launcher(Protocol):
     def launches(self) -> bool:
         """Whether it does here."""
 
+    def launch_begin(self, encodings: Sequence[Encoding]) -> Callable[[], tuple[Any, Float]]:
+        """``Evaluator.begin``, begun: call what is returned for the result."""
+
     def launch(self, state: Any, groups: Sequence[Neurons]) -> Callable[[], list[Float]]:
         """``Evaluator.neurons`` of all these groups together, begun: call what is returned for the results."""

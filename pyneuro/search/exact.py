@@ -42,8 +42,17 @@ class ExactEvaluator:
         self.engine.memory.candidates(self.engine.shape, tokens, rows, self.engine.backend)
 
     def begin(self, encodings: Sequence[Encoding]) -> tuple[BaseRun, Float]:
-        base = self.engine.begin(encodings[0], all_rows=self._everywhere)
-        return base, base.logits.numpy()[None]
+        return self.launch_begin(encodings)()
+
+    def launch_begin(self, encodings: Sequence[Encoding]) -> Callable[[], tuple[BaseRun, Float]]:
+        """``begin``, begun: call what is returned for the result."""
+        pending = self.engine.launch_begin(encodings[0], all_rows=self._everywhere)
+
+        def result() -> tuple[BaseRun, Float]:
+            base = pending()
+            return base, base.logits.numpy()[None]
+
+        return result
 
     def neurons(self, state: BaseRun, layer: int, module: str, index: npt.NDArray[np.int64], z: Float | None) -> Float:
         if self.token != 0:

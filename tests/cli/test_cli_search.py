@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -245,14 +246,14 @@ def test_a_stop_without_out_says_that_nothing_was_kept(search: Call, monkeypatch
 
 def stop_after(patch: pytest.MonkeyPatch, samples: int) -> None:
     """Ctrl-C after some samples."""
-    block = Sweep._block
+    count = Sweep._count
 
-    def stopping(self: Sweep, numbers: range, *rest: object) -> None:
-        if numbers.start >= samples:
+    def stopping(self: Sweep, tile: Any, dirty: Any) -> None:
+        if tile.block.samples.start >= samples:
             raise KeyboardInterrupt
-        block(self, numbers, *rest)  # type: ignore[arg-type]
+        count(self, tile, dirty)
 
-    patch.setattr(Sweep, "_block", stopping)
+    patch.setattr(Sweep, "_count", stopping)
 
 
 @pytest.mark.parametrize(

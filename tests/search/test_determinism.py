@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from pyneuro.engine.plan import MIB, base_run_bytes, candidate_bytes
 from pyneuro.engine.values import mean_activations
 from pyneuro.errors import InputError
 from pyneuro.search import search
+from pyneuro.search.driver import Sweep
 from pyneuro.search.exact import ExactEvaluator
 from pyneuro.sites import MODULES, NeuronSet
 from tests.search.conftest import CPU, FLOAT64, FP32, NATIVE
@@ -158,3 +160,25 @@ def test_groups_launched_together_and_ahead_give_the_same_numbers(treatments, mo
     monkeypatch.setattr(ExactEvaluator, "launches", True)
     together = search(clf, PAIRS[:3], values, **FP32.options)
     pd.testing.assert_frame_equal(alone.frame()[MEASURED], together.frame()[MEASURED], rtol=1e-4, atol=1e-9)
+
+
+def test_the_next_base_run_is_begun_before_a_samples_last_layers_are_counted(monkeypatch):
+    clf, events = make_tiny(), []
+    begin, count = ExactEvaluator.launch_begin, Sweep._count
+
+    def beginning(self, encodings):
+        events.append(f"begin {encodings[0].id}")
+        return begin(self, encodings)
+
+    def counting(self, tile, dirty):
+        events.append(f"count {self.encodings[tile.block.samples.start].id}")
+        count(self, tile, dirty)
+
+    monkeypatch.setattr(ExactEvaluator, "launches", True)
+    monkeypatch.setattr(ExactEvaluator, "launch_begin", beginning)
+    monkeypatch.setattr(Sweep, "_count", counting)
+    search(clf, PAIRS[:3], random_values(clf), progress=False, **FP32.options)
+    ids = [e.split()[1] for e in events if e.startswith("begin")][-3:]
+    for one, following in pairwise(ids):
+        last = len(events) - 1 - events[::-1].index(f"count {one}")
+        assert events.index(f"begin {following}") < last
