@@ -63,9 +63,7 @@ def main() -> None:
         layers = pn.masking.classifier_on(args.encoder).shape.layers
         none = once(args.out, "none-0", lambda: mask(0, "top:0"))
         for side in ("top", "bottom"):
-            between = [
-                once(args.out, f"{side}-{n}", lambda s=side, n=n: mask(0, f"{s}:{n}")) for n in range(1, layers)
-            ]
+            between = [once(args.out, f"{side}-{n}", lambda s=side, n=n: mask(0, f"{s}:{n}")) for n in range(1, layers)]
             found["curve"][side] = [run["accuracy"] for run in (none, *between, found["mask"][0])]
         draw(found["curve"])
     save("mask_training", {"settings": vars(args), **found})

@@ -1,4 +1,4 @@
-// GELU difference, in place. A thread keeps the base value and the four Taylor coefficients of its columns of one token in registers and runs
+// GELU difference, in place, and what it needs of a base run. A thread keeps the base value and the four Taylor coefficients of its columns of one token in registers and runs
 // over candidates, a few of them in flight at once.
 #include "cuda/device.cuh"
 
@@ -42,7 +42,26 @@ __global__ void __launch_bounds__(kThreads) gelu_kernel(DeltaGelu args) {
   }
 }
 
+// A thread a value.
+__global__ void __launch_bounds__(kThreads) series_kernel(GeluSeries args) {
+  const int64_t f = args.width, column = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x, token = blockIdx.y;
+  if (column >= f) return;
+  const double a = args.pre_gelu[token * f + column], square = a * a;
+  const double density = exp(-square / 2.0) * 0.39894228040143267794, distribution = 0.5 * erfc(-a * 0.70710678118654752440);
+  float* out = args.series + token * 4 * f + column;
+  out[0] = static_cast<float>(distribution + a * density);
+  out[f] = static_cast<float>(density * (2.0 - square) / 2.0);
+  out[2 * f] = static_cast<float>(density * a * (square - 4.0) / 6.0);
+  out[3 * f] = static_cast<float>(density * (-square * square + 7.0 * square - 4.0) / 24.0);
+}
+
 }  // namespace
+
+cudaError_t gelu_series(const GeluSeries& args, cudaStream_t stream) {
+  if (args.tokens * args.width == 0) return cudaSuccess;
+  PN_LAUNCH(series_kernel, dim3(blocks_for(args.width, kThreads), static_cast<unsigned>(args.tokens)), dim3(kThreads), 0, stream, args);
+  return cudaGetLastError();
+}
 
 cudaError_t delta_gelu(const DeltaGelu& args, cudaStream_t stream) {
   if (args.tokens * args.candidates == 0) return cudaSuccess;

@@ -124,16 +124,40 @@ class Response:
         z = self._logits(logits)
         c = self.target
         match self.name:
-            case "probability":
-                return float(np.exp(_log_softmax(z)[c]))
-            case "odds":
-                return float(np.exp(self._representable(_log_odds(z, c))))
+            case "probability" | "odds":
+                return float(np.exp(self.log_base(logits)))
             case "log_odds":
                 return _log_odds(z, c)
             case "logit_difference":
                 return float(np.mean(z[c] - z[self._foils(len(z))]))
             case _:
                 return 0.0
+
+    def log_base(self, logits: npt.ArrayLike) -> float:
+        """log r of the base run, for responses on a ratio scale; it does not underflow where r does."""
+        z = self._logits(logits)
+        if self.name == "probability":
+            return float(_log_softmax(z)[self.target])
+        return self._representable(_log_odds(z, self.target))
+
+    def weights(self, logits: npt.ArrayLike) -> Float:
+        """What the classes of the base run count in ``terms``, by class [C].
+
+        log p for ``probability`` and ``kl``; log p among the classes beside the target, whose own is left at -inf, for
+        ``odds`` and ``log_odds``; the share of each foil in their mean for ``logit_difference``; how far each class
+        lies below the likeliest for ``flip``.
+        """
+        z = self._logits(logits)
+        match self.name:
+            case "probability" | "kl":
+                return _log_softmax(z)
+            case "flip":
+                below: Float = z.max() - z
+                return below
+        foils = self._foils(len(z))
+        out = np.full(len(z), 0.0 if self.name == "logit_difference" else -np.inf)
+        out[foils] = 1 / len(foils) if self.name == "logit_difference" else _log_softmax(z[foils])
+        return out
 
     def terms(self, logits: npt.ArrayLike, delta: npt.ArrayLike) -> Terms:
         """Effects of N patched runs of one sample.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,6 +54,39 @@ class Candidates:
     def by_site(self) -> dict[int, Tensor]:
         """Numbers of the candidates of every site there is, int64."""
         return {int(site): torch.nonzero(self.site == site).flatten() for site in self.site.unique()}
+
+
+def changes(
+    base: BaseRun,
+    sites: Sequence[tuple[int, str, Tensor]],
+    z: Tensor | None,
+    convention: str,
+    intervention: Intervention,
+) -> tuple[Tensor, Tensor]:
+    """Values of N neurons at token 0, and what patching each adds to it.
+
+    Parameters
+    ----------
+    sites : sequence of (layer, module, index int64)
+        The neurons, side by side; repetitions allowed.
+    z : float64 Tensor [N] or [T, N], or None
+        As the intervention wants it.
+
+    Returns
+    -------
+    float64 Tensor [N], and [N] or [T, N] as `z`
+        On the CPU. The change is 0 where a neuron is replaced by its own value.
+    """
+    rows = [base.layers[layer].sites[module, convention][0] for layer, module, _ in sites]
+    values = torch.cat([row[index] for row, (_, _, index) in zip(rows, sites, strict=True)])
+    change = intervention.change(values, z)
+    if intervention.kind == "replace" and z is not None:
+        starts = np.cumsum([0, *(len(row) for row in rows)])
+        squares = np.add.reduceat(torch.cat(rows).square().numpy(), starts[:-1])
+        sizes = np.sqrt(squares / np.diff(starts))  # of every site, root mean square
+        scale = torch.from_numpy(np.repeat(sizes, [len(index) for _, _, index in sites]))
+        change = change.masked_fill(replaced_by_itself(values, z, scale), 0.0)
+    return values, change
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,12 +186,7 @@ class ExactEngine:
         intervention: Intervention | None = None,
     ) -> Candidates:
         """What ``delta_logits`` patches; the change is 0 where a neuron is replaced by its own value."""
-        intervention = intervention or Intervention()
-        values = base.layers[layer].sites[module, convention][0]
-        a = values[index]
-        change = intervention.change(a, z)
-        if intervention.kind == "replace" and z is not None:
-            change = change.masked_fill(replaced_by_itself(a, z, float(values.square().mean().sqrt())), 0.0)
+        _, change = changes(base, [(layer, module, index)], z, convention, intervention or Intervention())
         return Candidates(torch.full_like(index, self.groups.index((layer, module))), index, change)
 
     def patched(self, base: BaseRun, candidates: Candidates, convention: str = "linear") -> Tensor:

@@ -86,15 +86,14 @@ class Intervention:
                 return moved + (1.0 if self.strength is None else self.strength) * z
 
 
-def replaced_by_itself(a: Tensor, z: Tensor, scale: float) -> Tensor:
+def replaced_by_itself(a: Tensor, z: Tensor, scale: Tensor) -> Tensor:
     """Where z equals a up to rounding (delta-propagation: structural zeros), so that the effect is 0.
 
     In layer 0 the [CLS] row is the same for every text, and so are its q, k and v: their means equal them.
 
     Parameters
     ----------
-    a, z : float64 Tensor [N]
-    scale : float
-        Root mean square of the site's values at that token.
+    a, z, scale : float64 Tensor, broadcast together
+        `scale` is the root mean square of the site's values at that token.
     """
-    return (z - a).abs() <= ROUNDING * torch.clamp(a.abs(), min=scale)
+    return (z - a).abs() <= ROUNDING * torch.maximum(a.abs(), scale)

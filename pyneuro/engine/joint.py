@@ -62,7 +62,7 @@ class _Patcher:
         moved = delta[tokens.to(on), candidate.to(on), column.to(on)].double().cpu()
         change = self.intervention.change(a, z, moved)
         if self.intervention.kind == "replace" and z is not None:
-            scale = float(values[self.tokens].square().mean().sqrt())
+            scale = values[self.tokens].square().mean().sqrt()
             change = change.masked_fill(replaced_by_itself(a, z, scale), 0.0)
         delta[tokens.to(on), candidate.to(on), column.to(on)] = change.to(on, delta.dtype)
 

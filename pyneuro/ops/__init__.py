@@ -2,6 +2,7 @@
 the packing of weights for the kernels."""
 
 from pyneuro.ops import (  # noqa: F401 (importing an operation registers it)
+    adjoint_entry,
     delta_attention,
     delta_attention_low_rank,
     delta_attention_row0,
@@ -10,6 +11,7 @@ from pyneuro.ops import (  # noqa: F401 (importing an operation registers it)
     delta_head,
     delta_layernorm,
     delta_linear,
+    gelu_series,
     masked_linear,
     reference,
 )

@@ -165,6 +165,69 @@ def delta_entry_query(index: Tensor, change: Tensor, q: Tensor, k: Tensor, v: Te
     return out.flatten(1)
 
 
+# The linear method: what patching neuron index[n] by change[n] (float64) changes of its own layer, exactly, times the
+# adjoint that begins there. float64 [N, G + 1]: for G differences of logits the change, then the size of what is left
+# out, of second order in the change (docs/estimate.md).
+
+
+def adjoint_query(index: Tensor, change: Tensor, k: Tensor, p: Tensor, along: Tensor, strength: Tensor) -> Tensor:
+    """Q: k [S, d], p [H, S, S], along [H, G, S] = what a unit of weight on a token adds, strength [H] of the context's
+    adjoint at row 0. Left out: times the variance that the moved score has under the attention."""
+    width = k.shape[1] // p.shape[0]
+    head = index // width
+    row, key = p[head, 0], k[:, index].T  # [N, S]
+    dp = delta_softmax(row, (change / math.sqrt(width)).to(k.dtype)[:, None] * key)
+    spread = (row * (key - (row * key).sum(-1, keepdim=True)).square()).sum(-1)
+    return _with_left_out(torch.einsum("ns,ngs->ng", dp, along[head]), strength[head] * spread, change)
+
+
+def adjoint_key(
+    index: Tensor,
+    change: Tensor,
+    q: Tensor,
+    p: Tensor,
+    rest: Tensor,
+    along_rest: Tensor,
+    along_first: Tensor,
+    strength: Tensor,
+) -> Tensor:
+    """K: q [S, d], p [H, S, S], rest [H, S] = 1 − p[h, t, 0], along_rest and along_first [H, G, S] = the adjoint of a
+    token's context times its context without token 0, and times token 0's value; strength [H, S] of that adjoint. Left
+    out: times the variance that the moved score has under each query's attention."""
+    width = q.shape[1] // p.shape[0]
+    head = index // width
+    first, query = p[:, :, 0], q[:, index].T  # [N, S]
+    ds = (change / math.sqrt(width)).to(q.dtype)[:, None] * query
+    by_rest, by_first, _ = patched_key_weights(first[head], rest[head], ds)
+    moved = torch.einsum("nt,ngt->ng", by_rest, along_rest[head])
+    moved = moved + torch.einsum("nt,ngt->ng", by_first, along_first[head])
+    spread = ((strength * first * (1 - first))[head] * query.square()).sum(-1)
+    return _with_left_out(moved, spread, change)
+
+
+def adjoint_norm(
+    index: Tensor, change: Tensor, products: Tensor, squares: Tensor, facts: Tensor, hidden: int
+) -> Tensor:
+    """A change in one direction before a LayerNorm of row 0, of d = `hidden` columns; all float64.
+
+    products [1 + G, W] of the W directions with the centred row and with the G slopes (the adjoint times the
+    LayerNorm's weight, centred), squares [W] of the centred directions, facts [2 + G] = the row's reciprocal deviation
+    r, the factor of what is left out, and the slopes' products with the row. With r / s the deviation afterwards, the
+    slope sees sloped r / s − (slope · row) r q / (s (1 + s)) of the normalised row's change.
+    """
+    rstd, pulled = facts[0], facts[0] * facts[2:]
+    along, square = change * products[0, index], change.square() * squares[index]
+    q = rstd.square() * (2 * along + square) / hidden
+    s = torch.sqrt(1 + q)
+    sloped = change[:, None] * products[1:, index].T
+    moved = sloped * (rstd / s)[:, None] - (q / (s * (1 + s)))[:, None] * pulled
+    return _with_left_out(moved, facts[1].expand(len(index)), change)
+
+
+def _with_left_out(moved: Tensor, size: Tensor, change: Tensor) -> Tensor:
+    return torch.cat([moved.double(), (size.double() * change.square())[:, None]], dim=1)
+
+
 def delta_feed_forward(
     dx: Tensor,
     wi: Tensor,

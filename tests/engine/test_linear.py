@@ -120,7 +120,7 @@ def test_the_entry_of_the_last_layers_output_is_exact_up_to_the_head(linear: Lin
     centred = u - u.mean(-1, keepdim=True)
     after = centred / torch.sqrt(centred.square().mean(-1, keepdim=True) + eps)
     dx = norm.gamma * (after - norm.centred[0] * norm.rstd[0])
-    wanted = dx @ run.adjoints[-1].output[:, 0].T
+    wanted = dx @ run.entries[-1].adjoint.output[:, 0].T
     torch.testing.assert_close(linear.delta_logits(run, candidates)[:, 1:], wanted, rtol=1e-9, atol=1e-12)
 
 

@@ -169,6 +169,16 @@ def test_head(device: Device) -> None:
         torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
 
 
+def test_gelu_series(device: Device) -> None:
+    a = torch.linspace(-9, 9, 77, dtype=torch.float64).view(7, 11)
+    got = device.call("gelu_series", a, torch.float32)
+    want = reference.gelu_series(a)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got.double(), want, rtol=1e-6, atol=1e-40)
+    assert torch.equal(torch.ops.pyneuro.gelu_series(a, torch.float64), want)
+    torch.library.opcheck(torch.ops.pyneuro.gelu_series.default, (a, torch.float32))
+
+
 class TestMaskedLinear:
     @pytest.mark.parametrize("shape", [(5, 7, 9), (3, 16, 24), (1, 1, 1), (0, 4, 8)], ids=str)
     def test_equals_the_definition(self, device: Device, shape: tuple[int, int, int]) -> None:

@@ -6,6 +6,7 @@
 #pragma once
 #include <cstdint>
 
+#include "pyneuro/effects.h"
 #include "pyneuro/kernels.h"
 
 #if defined(PN_EMULATE)
@@ -69,6 +70,14 @@ struct DeltaGelu {
   int64_t tokens, candidates, width;
 };
 cudaError_t delta_gelu(const DeltaGelu&, cudaStream_t);
+
+// Taylor coefficients of GELU at a token's values, computed in double.
+struct GeluSeries {
+  const double* pre_gelu;  // [S, f]
+  float* series;           // [S, 4, f]
+  int64_t tokens, width;
+};
+cudaError_t gelu_series(const GeluSeries&, cudaStream_t);
 
 // GELU difference of x Wᵀ, fp16, in one pass on tensor cores. Built where there is CUTLASS, for Hopper.
 struct DeltaGeluLinear {
@@ -140,6 +149,65 @@ struct DeltaHead {
   int64_t candidates, hidden, classes;
 };
 cudaError_t delta_head(const DeltaHead&, cudaStream_t);
+
+// The linear method: what a patch of one neuron changes of its own layer, exactly, times the adjoint that begins there. Of every candidate the G
+// changes of differences of logits, then the size of what is left out; definitions in pyneuro/ops/reference.py.
+struct AdjointQuery {
+  const int64_t* index;   // [N]  neuron
+  const double* change;   // [N]
+  const float* k;         // [S, d]
+  const float* p;         // [H, S, S]
+  const float* along;     // [H, G, S]  what a unit of weight on a token adds
+  const float* strength;  // [H]
+  double* out;            // [N, G + 1]
+  int64_t candidates, differences, tokens, hidden, heads;
+};
+cudaError_t adjoint_query(const AdjointQuery&, cudaStream_t);
+
+struct AdjointKey {
+  const int64_t* index;      // [N]
+  const double* change;      // [N]
+  const float* q;            // [S, d]
+  const float* p;            // [H, S, S]
+  const float* rest;         // [H, S]  1 - p_h[t, 0], summed over the other tokens
+  const float* along_rest;   // [H, G, S]  of a token's context without token 0
+  const float* along_first;  // [H, G, S]  of token 0's value
+  const float* strength;     // [H, S]
+  double* out;               // [N, G + 1]
+  int64_t candidates, differences, tokens, hidden, heads;
+};
+cudaError_t adjoint_key(const AdjointKey&, cudaStream_t);
+
+// A change in one of W directions before a LayerNorm of row 0.
+struct AdjointNorm {
+  const int64_t* index;    // [N]  direction
+  const double* change;    // [N]
+  const double* products;  // [1 + G, W]  of the directions with the centred row, with the slopes
+  const double* squares;   // [W]
+  const double* facts;     // [2 + G]  reciprocal deviation, factor of what is left out, slopes times row
+  double* out;             // [N, G + 1]
+  int64_t candidates, differences, directions, hidden;
+};
+cudaError_t adjoint_norm(const AdjointNorm&, cudaStream_t);
+
+// One sample into the running statistics of N neurons' predicted effects (pyneuro/effects/moments.py), J of them a neuron: its T treatments and, of
+// two or more, the difference of the first two.
+struct CountEffects {
+  const double* found;   // [M, C]  changes of logits 1 to C - 1 relative to logit 0, then the size of what is left out
+  const int64_t* where;  // [T, N]  row of `found` of every treatment and neuron
+  const int64_t* exact;  // [N]  1 where nothing is left out, else 0
+  ResponseAt response;
+  double sensitivity;  // of the response to a logit
+  double weight, label_weight, half_weight;  // 1 over the samples by now: all, of this label, in this half
+  int64_t sample, label, half;               // label -1 where the sample has none
+  double* sums;       // [J, 11 + 2K, N]  of effect, log-ratio and difference: means, squared deviations; smallest and largest effect, sum of |effect|;
+                      // by K labels: mean effects, squared deviations; mean effects by half of the samples
+  int64_t* samples;   // [J, 2, N]  where the smallest and the largest effect are, -1 before the first
+  int64_t* bad;       // [N]  the first sample whose change is not finite, -1 while there is none
+  double* sizes;      // [3, N]  sums: of the size left out, of the change of the response to first order, and of what bounds it
+  int64_t neurons, treatments, labels;
+};
+cudaError_t count_effects(const CountEffects&, cudaStream_t);
 
 // W o M with M given by bits [out, ceil(in / 8)], or decided as [scores > threshold] and the bits written.
 struct MaskWeight {

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyneuro.effects import Response, Terms
-from pyneuro.engine.exact import Candidates
+from pyneuro.engine.exact import Candidates, changes
 from pyneuro.engine.intervention import Intervention
-from pyneuro.engine.linear import Depth, LinearEngine, LinearRun
+from pyneuro.engine.linear import Depth, LinearEngine, LinearRun, after_gelu
 from pyneuro.models.weights import Encoding
 from pyneuro.search.evaluator import Float
 from pyneuro.search.targets import Group
@@ -23,11 +24,20 @@ STEP = 1e-3  # of a logit, for the response's sensitivity
 
 
 @dataclass(frozen=True, eq=False)
+class Found:
+    """A sample's predictions where the engine computes them. N neurons, T treatments, M = T N, C classes."""
+
+    run: LinearRun
+    candidates: Sequence[Candidates]  # by group, the treatments one after the other
+    moved: Tensor  # float64 [M, C]  changes of logits 1 to C - 1 relative to logit 0, then the size of what is left out
+
+
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """Of N neurons and T treatments on one sample."""
 
     run: LinearRun
-    candidates: Sequence[Candidates]  # by group, the treatments one after the other
+    candidates: Sequence[Candidates]  # as ``Found``
     terms: Sequence[Terms]  # by treatment, [N]; two or more are followed by their contrast, first - second
     size: Float  # [N]  of what the prediction leaves out, up to a factor of each neuron's own
     first_order: Float  # [2, N]  predicted change of the logits, and what bounds it; their ratio scales the size
@@ -63,6 +73,12 @@ class Predictor:
         """Where each group begins among the neurons, and their number: [groups + 1]."""
         return np.cumsum([0, *map(len, self.groups)])
 
+    def name(self, neuron: int) -> str:
+        """Such as L3.I.17."""
+        number = int(np.searchsorted(self.offsets, neuron, side="right")) - 1
+        group = self.groups[number]
+        return f"L{group.layer}.{group.module}.{int(group.index[neuron - self.offsets[number]])}"
+
     def only(self, chosen: Int) -> Predictor:
         """Of some neurons, in ascending order."""
         parts = []
@@ -80,24 +96,68 @@ class Predictor:
         size = sensitivity of the response × what the logits' prediction leaves out, summed over treatments. KL is of
         second order in the logits' change: its sensitivity is in proportion to that change.
         """
-        run = self.engine.begin(encoding)
-        logits = run.base.logits.numpy()
-        candidates = [self._candidates(run, group) for group in self.groups]
-        # All begun before any is asked for: a device answers when it is done with everything.
-        begun = [
-            self.engine.launch(run, c, self.convention, depth) for c, depth in zip(candidates, self.depths, strict=True)
-        ]
-        left_out = [self.engine.launch_left_out(run, c, self.convention) for c in candidates]
-        delta = np.concatenate([self._by_treatment(result()) for result in begun], axis=1)
+        found = self.find(self.engine.begin(encoding))
+        logits = found.run.base.logits.numpy()
+        moved = found.moved.cpu()[self._where]  # [T, N, C]
+        delta = nn.functional.pad(moved[..., :-1], (1, 0)).numpy()
         terms = with_contrast([self.response.terms(logits, d) for d in delta])
         reach = np.ptp(delta, axis=-1).sum(0)
-        sensitivity = self._sensitivity(logits) * (reach if self.response.name == "kl" else np.ones_like(reach))
-        size = sensitivity * np.concatenate([self._summed(result()) for result in left_out])
+        sensitivity = self.sensitivity(logits) * (reach if self.response.name == "kl" else np.ones_like(reach))
+        size = sensitivity * moved[..., -1].sum(0).numpy()
         first_order = np.stack([sensitivity * reach, np.sqrt(sensitivity * size)])
         if self.response.is_ratio:
             size *= 1 + np.abs([t.effect for t in terms]).max(0)
-        size[self._exact_neurons()] = 0.0
-        return Prediction(run, candidates, terms, size, first_order)
+        size[self.exact_neurons] = 0.0
+        return Prediction(found.run, found.candidates, terms, size, first_order)
+
+    @torch.no_grad()
+    def find(self, run: LinearRun) -> Found:
+        """Predictions of every neuron. On a device nothing is waited for but exact parts, which come first."""
+        move = self.engine.exact.backend.move
+        values, change = changes(run.base, self._sites, self._z, self.convention, self.intervention)
+        change = change.flatten()[self._columns]
+        candidates = [
+            Candidates(site, index, part)
+            for (site, index), part in zip(self._candidates, change.split(self._rows), strict=True)
+        ]
+        pending = self._launch_exact(run, candidates)
+        entering = move(change)
+        if len(self._through_gelu):
+            rows = move(self._through_gelu)
+            own = move(values[self._columns[self._through_gelu] % self.neurons])
+            entering = entering.index_put((rows,), after_gelu(own, entering[rows][None])[0])
+        moved = [
+            None if exact else run.entries[group.layer].moved(group.module, self.convention, index, part)
+            for exact, group, index, part in zip(
+                self._exact, self.groups, self._index, entering.split(self._rows), strict=True
+            )
+        ]
+        for number, found in pending().items():
+            part, delta = moved[number], move(found[:, 1:] - found[:, :1])
+            moved[number] = (
+                nn.functional.pad(delta, (0, 1)) if part is None else torch.cat([delta, part[:, -1:]], dim=1)
+            )
+        return Found(run, candidates, torch.cat([part for part in moved if part is not None]))
+
+    def _launch_exact(self, run: LinearRun, candidates: Sequence[Candidates]) -> Callable[[], dict[int, Tensor]]:
+        """Changes of the logits [T n, C], on the CPU, of the groups whose adjoint takes over behind their own layer."""
+        exact = [number for number, is_exact in enumerate(self._exact) if is_exact]
+        carried = {
+            number: self.engine.launch(run, candidates[number], self.convention, depth)
+            for number, depth in enumerate(self.depths)
+            if isinstance(depth, int) and not self._exact[number]
+        }
+        if not exact:
+            return lambda: {number: result() for number, result in carried.items()}
+        together = Candidates.cat([candidates[number] for number in exact])
+        pending = self.engine.exact.launch(run.base, together, self.convention)
+        sizes = [len(candidates[number]) for number in exact]
+
+        def results() -> dict[int, Tensor]:
+            found = {number: result() for number, result in carried.items()}
+            return found | dict(zip(exact, pending().split(sizes), strict=True))
+
+        return results
 
     def exact(self, prediction: Prediction, picked: Int) -> list[Terms]:
         """Exact effects of some neurons, by treatment (and contrast): [len(picked)] each."""
@@ -116,30 +176,67 @@ class Predictor:
         delta = delta.reshape(-1, len(picked), found.shape[-1])
         return with_contrast([self.response.terms(base.logits.numpy(), d) for d in delta])
 
-    def _candidates(self, run: LinearRun, group: Group) -> Candidates:
-        index = torch.from_numpy(np.tile(group.index, self.treatments))
-        z = None if group.z is None else torch.from_numpy(np.ascontiguousarray(group.z)).flatten()
-        return self.engine.exact.candidates(
-            run.base, group.layer, group.module, index, z, self.convention, self.intervention
-        )
-
-    def _summed(self, sizes: Tensor) -> Float:
-        """[n], over treatments."""
-        found: Float = sizes.view(self.treatments, -1).sum(0).numpy()
-        return found
-
-    def _by_treatment(self, delta: Tensor) -> Float:
-        found: Float = delta.view(self.treatments, -1, delta.shape[-1]).numpy()
-        return found
-
-    def _sensitivity(self, logits: Float) -> float:
+    def sensitivity(self, logits: Float) -> float:
         """Largest change of the response a unit of one logit makes; 1 for a response that jumps."""
         moved = self.response.terms(logits, STEP * np.eye(len(logits))).effect
         return float(np.abs(moved).max()) / STEP or 1.0
 
-    def _exact_neurons(self) -> npt.NDArray[np.bool_]:
-        exact = [self.is_exact(g, d) for g, d in zip(self.groups, self.depths, strict=True)]
-        return np.repeat(exact, [len(g) for g in self.groups])
+    @cached_property
+    def exact_neurons(self) -> npt.NDArray[np.bool_]:
+        """[N]: of whose predictions nothing is left out."""
+        return np.repeat(self._exact, [len(group) for group in self.groups])
+
+    @cached_property
+    def where(self) -> Tensor:
+        """int64 [T, N]: row of ``Found.moved`` of every treatment and neuron, on the engine's device."""
+        return self.engine.exact.backend.move(self._where)
+
+    @cached_property
+    def _where(self) -> Tensor:
+        return self._columns.argsort().view(self.treatments, -1)
+
+    @cached_property
+    def _columns(self) -> Tensor:
+        """int64 [M]: for every row of ``Found.moved``, where its treatment and neuron are in [T, N] flattened."""
+        every = torch.arange(self.treatments * self.neurons).view(self.treatments, -1)
+        return torch.cat([part.flatten() for part in every.split([len(group) for group in self.groups], dim=1)])
+
+    @cached_property
+    def _rows(self) -> list[int]:
+        """Rows of every group, T n."""
+        return [self.treatments * len(group) for group in self.groups]
+
+    @cached_property
+    def _sites(self) -> list[tuple[int, str, Tensor]]:
+        return [(group.layer, group.module, torch.from_numpy(group.index)) for group in self.groups]
+
+    @cached_property
+    def _z(self) -> Tensor | None:
+        """float64 [T, N]"""
+        parts = [torch.from_numpy(group.z) for group in self.groups if group.z is not None]
+        return torch.cat(parts, dim=1) if parts else None
+
+    @cached_property
+    def _candidates(self) -> list[tuple[Tensor, Tensor]]:
+        """Site and index of each group's candidates."""
+        numbers = self.engine.exact.groups
+        tiled = [(numbers.index((layer, m)), index.repeat(self.treatments)) for layer, m, index in self._sites]
+        return [(torch.full_like(index, number), index) for number, index in tiled]
+
+    @cached_property
+    def _index(self) -> list[Tensor]:
+        """Index of each group's candidates, on the engine's device."""
+        return [self.engine.exact.backend.move(index) for _, index in self._candidates]
+
+    @cached_property
+    def _through_gelu(self) -> Tensor:
+        """int64: rows whose change goes through GELU before the adjoint."""
+        through = [group.module == "I" and self.convention == "linear" for group in self.groups]
+        return torch.from_numpy(np.flatnonzero(np.repeat(through, self._rows)))
+
+    @cached_property
+    def _exact(self) -> list[bool]:
+        return [self.is_exact(group, depth) for group, depth in zip(self.groups, self.depths, strict=True)]
 
     def is_exact(self, group: Group, depth: Depth) -> bool:
         """Whether nothing is left out."""

@@ -11,16 +11,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise, starmap
 
 import numpy as np
 import numpy.typing as npt
 
-from pyneuro.effects import Moments, Response
+from pyneuro.effects import Response
 from pyneuro.models.weights import Encoding
 from pyneuro.results import TileStore
 from pyneuro.search.estimate.corrections import Corrections, DesignError, Taken
+from pyneuro.search.estimate.phase_one import OnDevice, OnHost, PhaseOne
 from pyneuro.search.estimate.predictor import Predictor
 from pyneuro.search.evaluator import Float
 from pyneuro.search.floor import above_floor, require_samples
@@ -33,43 +34,6 @@ DEFENSIVE = 0.2  # of the mean size, added to every size: a size that is wrongly
 FEWEST_VISITED = 64  # samples of a round
 SAMPLES_PER_PAIR = 5  # visited at least, for every pair expected of a neuron: keeps π below the share visited
 SAVE_SECONDS, SAVE_SHARE = 5.0, 0.05
-
-
-@dataclass
-class PhaseOne:
-    """What predictions add up to."""
-
-    moments: list[Moments]  # by treatment, and of the contrast
-    size: Float  # [N]
-    first_order: Float  # [2, N]
-    left_out: list[int] = field(default_factory=list)  # samples below the probability floor
-    done: int = 0
-
-    @classmethod
-    def fresh(cls, neurons: int, treatments: int) -> PhaseOne:
-        return cls([Moments.zeros(neurons) for _ in range(treatments)], np.zeros(neurons), np.zeros((2, neurons)))
-
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        arrays = {f"{j}/{k}": a for j, m in enumerate(self.moments) for k, a in m.to_arrays().items()}
-        left_out = np.array(self.left_out, dtype=np.int64)
-        return {**arrays, "size": self.size, "first_order": self.first_order, "left_out": left_out}
-
-    @classmethod
-    def from_arrays(cls, treatments: int, done: int, arrays: dict[str, np.ndarray]) -> PhaseOne:
-        moments = [
-            Moments.from_arrays({k.removeprefix(f"{j}/"): a for k, a in arrays.items() if k.startswith(f"{j}/")})
-            for j in range(treatments)
-        ]
-        left_out = arrays["left_out"].tolist()
-        return cls(moments, arrays["size"].copy(), arrays["first_order"].copy(), left_out, done)
-
-    @property
-    def scale(self) -> Float:
-        """Predicted size of u, one pair's share of the correction: [N]."""
-        reached, bound = self.first_order
-        n = max(self.done - len(self.left_out), 1)
-        ratio: Float = np.divide(reached, bound, out=np.ones_like(reached), where=(bound > 0) & (reached > 0))
-        return self.size / n * ratio
 
 
 @dataclass
@@ -140,24 +104,21 @@ class TwoPhaseSweep:
     def predict_all(self) -> None:
         """Phase 1. Raises InputError where no sample reaches the probability floor."""
         self.progress.start(sum(map(len, self.encodings)), sum(map(len, self.encodings[: self.one.done])))
-        with self._saving("phase-1", lambda: (self.one.done, self.one.to_arrays())) as save:
+        counting = (OnDevice if OnDevice.can(self.predictor) else OnHost)(self.predictor, self.encodings, self.one)
+        with self._saving("phase-1", lambda: (self.one.done, counting.read().to_arrays())) as save:
             while self.one.done < len(self.encodings):
                 number = self.one.done
-                encoding = self.encodings[number]
-                found = self.predictor.predict(encoding)
-                logits = found.run.base.logits.numpy()
+                logits = counting.predict(number)
                 self._whole = False
                 if above_floor(self.probability_floor, self.response, logits):
-                    for moments, terms in zip(self.one.moments, found.terms, strict=True):
-                        moments.update(terms, encoding.label, number)
-                    self.one.size += found.size
-                    self.one.first_order += found.first_order
+                    counting.add(number)
                 else:
                     self.one.left_out.append(number)
                 self.one.done += 1
                 self._whole = True
-                self.progress.advance(len(encoding), self.predictor.neurons)
+                self.progress.advance(len(self.encodings[number]), self.predictor.neurons)
                 save()
+            self.one = counting.read()
         self.progress.close()
         require_samples(len(self.kept), self.probability_floor)
 

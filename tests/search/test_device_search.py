@@ -1,0 +1,134 @@
+"""Searches whose work is on a device, by its kernels on the host and on a GPU: the same answers as on the CPU."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import pyneuro as pn
+from pyneuro.errors import InputError
+from pyneuro.models import Classifier
+from pyneuro.search.estimate import phase_one
+from tests.device import Device
+from tests.search.oracle import random_values
+from tests.tiny import PAIRS, SamplePair, make_tiny
+
+MEASURED = ["nie", "se", "log_nie", "diff", "ratio_of_means", "nie_entailment", "min", "max"]
+COUNTED = ["n", "n_neutral"]
+
+
+@pytest.fixture(scope="module")
+def clf() -> Classifier:
+    return make_tiny(layers=3, hidden=16, heads=2, intermediate=24, attention_scale=1.0)
+
+
+@pytest.fixture(scope="module")
+def many() -> list[SamplePair]:
+    return [
+        SamplePair(f"{a}-{b}", PAIRS[a].premise, PAIRS[(a + b) % 8].hypothesis, PAIRS[a].label)
+        for a in range(8)
+        for b in range(2)
+    ]
+
+
+@pytest.fixture
+def on_device(device: Device, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``pyneuro.search`` by the device kernels, in fp32 unless told."""
+
+    def search(*args: Any, precision: str = "fp32", **options: Any) -> pn.Result:
+        with monkeypatch.context() as patch:
+            module = importlib.import_module("pyneuro.search.search")
+            patch.setattr(module, "choose_backend", lambda backend, asked: device.backend(asked))
+            return pn.search(*args, precision=precision, progress=False, **options)
+
+    return search
+
+
+def columns(result: pn.Result) -> list[pd.DataFrame]:
+    """By treatment, and of the contrast."""
+    frame = result.frame()
+    by_treatment = [part for _, part in frame.groupby("treatment")] if "treatment" in frame else [frame]
+    return [*by_treatment, *([result.contrast()] if result.has_contrast else [])]
+
+
+def compare(found: pn.Result, wanted: pn.Result, tolerance: float) -> None:
+    for got, want in zip(columns(found), columns(wanted), strict=True):
+        for column in MEASURED:
+            size = float(np.nan_to_num(want[column].abs().max()))
+            np.testing.assert_allclose(got[column], want[column], rtol=tolerance, atol=tolerance * size, err_msg=column)
+        pd.testing.assert_frame_equal(got[COUNTED], want[COUNTED])
+
+
+@pytest.mark.parametrize("response", ["probability", "kl"])
+@pytest.mark.parametrize("treatments", [1, 2])
+@pytest.mark.parametrize("method", ["exact", "linear"])
+def test_the_same_as_the_reference(
+    on_device: Any, clf: Classifier, many: list[SamplePair], method: str, treatments: int, response: str
+) -> None:
+    values = random_values(clf, *("HOL", "LOL")[:treatments])
+    options = {"sites": ["L0.*.*", "L1.*.*", "L2.*.*"], "method": method, "response": response}
+    wanted = pn.search(clf, many, values, backend="reference", precision="float64", **options)
+    compare(on_device(clf, many, values, **options), wanted, 2e-3)
+
+
+@pytest.mark.parametrize("convention", ["linear", "hook"])
+@pytest.mark.parametrize("depth", ["inside", 0, 1])
+def test_every_depth_and_convention(
+    on_device: Any, clf: Classifier, many: list[SamplePair], convention: str, depth: str | int
+) -> None:
+    options = {"intervention": "remove", "convention": convention, "method": "linear", "depth": depth}
+    wanted = pn.search(clf, many[:3], backend="reference", precision="float64", **options)
+    compare(on_device(clf, many[:3], **options), wanted, 2e-3)
+
+
+def test_half_precision_predicts_and_a_floor_leaves_samples_out(
+    on_device: Any, clf: Classifier, many: list[SamplePair]
+) -> None:
+    values = random_values(clf, "HOL", "LOL")
+    floor = float(np.median(pn.evaluation.predict(clf, many)[:, 0]))
+    options = {"method": "linear", "probability_floor": floor}
+    wanted = pn.search(clf, many, values, backend="reference", precision="float64", **options)
+    found = on_device(clf, many, values, precision="fp16", **options)
+    left_out = wanted.manifest["run"]["left_out_below_floor"]
+    assert left_out and found.manifest["run"]["left_out_below_floor"] == left_out
+    compare(found, wanted, 2e-2)
+
+
+@pytest.mark.parametrize("stop", [0, 1, 7, 15])
+def test_a_stopped_estimate_goes_on(
+    on_device: Any, clf: Classifier, many: list[SamplePair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    values = random_values(clf, "HOL", "LOL")
+    options = {"sites": ["L0.AO.*", "L1.I.*", "L0.K.*"], "method": "estimate", "tolerance": 0.5}
+    wanted = on_device(clf, many, values, **options)
+    exact = pn.search(clf, many, values, sites=options["sites"], backend="reference", precision="float64")
+    inside = wanted.frame()
+    off = np.abs(inside["nie"] - exact.frame()["nie"])
+    assert (off <= 4 * inside["design_se"] + 1e-4 * off.max() + 1e-9).mean() > 0.9
+
+    predict = phase_one.OnDevice.predict
+
+    def stopping(self: phase_one.OnDevice, sample: int) -> Any:
+        if sample == stop:
+            raise KeyboardInterrupt
+        return predict(self, sample)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(phase_one.OnDevice, "predict", stopping)
+        on_device(clf, many, values, out=tmp_path, **options)
+    found = on_device(clf, many, values, out=tmp_path, resume=True, **options)
+    pd.testing.assert_frame_equal(found.frame(), wanted.frame())
+
+
+def test_a_prediction_that_is_not_finite_names_neuron_and_sample(
+    on_device: Any, clf: Classifier, many: list[SamplePair]
+) -> None:
+    arrays = {("HOL", 0, "O"): np.where(np.arange(16) == 7, 1e200, 0.0)}
+    values = pn.Values.from_arrays(arrays, convention="linear")
+    with pytest.raises(InputError, match=r"L0\.O\.7 on sample '0-0' is NaN or infinite"):
+        on_device(clf, many, values, sites="L0.O.*", method="linear", depth="inside")
