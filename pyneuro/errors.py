@@ -1,6 +1,9 @@
-"""The errors a caller can act on. Every message names the input, its value and the mend."""
+"""The errors a caller can act on, and what tells them. Every message names the input, its value and the mend."""
 
 from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any, TypeGuard
 
 
 class PyneuroError(Exception):
@@ -17,3 +20,13 @@ class BackendError(PyneuroError, RuntimeError):
 
 class ResumeError(InputError):
     """A folder of partial results belongs to another model, other data or other settings."""
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """A real number, Python's or numpy's, that is no bool."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def is_whole(value: Any) -> TypeGuard[int]:
+    """An integer, Python's or numpy's, that is no bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool)

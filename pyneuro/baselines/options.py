@@ -11,7 +11,7 @@ from pyneuro.baselines.patching import Patching, model_dtype
 from pyneuro.effects import Response, ResponseName
 from pyneuro.engine.intervention import Kind
 from pyneuro.engine.values import Values
-from pyneuro.errors import InputError
+from pyneuro.errors import InputError, is_whole
 from pyneuro.models import Classifier, PairLike
 from pyneuro.results import Result
 from pyneuro.search.evaluator import Evaluator
@@ -78,7 +78,7 @@ def run_baseline(
     for name in options:
         if name not in known:
             raise InputError(f"{method} has no option {name!r}; it takes batch_size, {', '.join(known)}")
-    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+    if not is_whole(batch_size) or batch_size < 1:
         raise InputError(f"batch_size = {batch_size!r}; pass a positive integer, such as 32")
     request = Request(**options)
     if isinstance(request.sites, Mapping) and not takes_sets:

@@ -13,14 +13,14 @@ from collections import Counter
 from collections.abc import Iterable
 
 from pyneuro.data.pairs import Pairs
-from pyneuro.errors import InputError
+from pyneuro.errors import InputError, is_whole
 
 
 def check_seed(seed: int) -> int:
     """The seed, if it is an integer; InputError otherwise."""
-    if isinstance(seed, bool) or not isinstance(seed, int):
+    if not is_whole(seed):
         raise InputError(f"seed must be an integer, got {seed!r}")
-    return seed
+    return int(seed)
 
 
 def draw_key(seed: int, purpose: str, *parts: str) -> bytes:

@@ -13,7 +13,7 @@ from pyneuro.data.columns import Columns, check_override, find_columns, row_to_p
 from pyneuro.data.hub import hub_rows, is_saved_dataset, looks_like_hub_id, saved_rows
 from pyneuro.data.pairs import Pair, Pairs
 from pyneuro.data.rows import Rows, file_rows
-from pyneuro.errors import InputError
+from pyneuro.errors import InputError, is_whole
 
 
 def read_pairs(
@@ -73,7 +73,7 @@ def read_pairs(
     >>> pairs.ids, pairs.labels, dict(pairs.dropped)
     (('two-0',), ('neutral',), {"label '-'": 1})
     """
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+    if limit is not None and (not is_whole(limit) or limit < 1):
         raise InputError(f"limit must be a positive number of pairs, got {limit!r}")
     override = check_override(columns)
     corpus = _open_source(source, split)

@@ -17,7 +17,7 @@ from typing import Any
 from pyneuro.data.draw import check_seed, draw_key, shuffled
 from pyneuro.data.manifest import describe, write_json
 from pyneuro.data.pairs import Pair, Pairs
-from pyneuro.errors import InputError
+from pyneuro.errors import InputError, is_number
 
 ROLES: tuple[str, ...] = ("treatment", "nie", "tune", "test")
 ROLE_FRACTIONS: Mapping[str, float] = MappingProxyType({"treatment": 0.4, "nie": 0.4, "tune": 0.1, "test": 0.1})
@@ -165,7 +165,7 @@ def _check_fractions(fractions: Mapping[str, float]) -> dict[str, float]:
     shares = {}
     for role in ROLES:
         share = fractions.get(role, 0.0)
-        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
+        if not is_number(share) or not 0 <= share <= 1:
             raise InputError(f"the fraction of role {role!r} must be a number from 0 to 1, got {share!r}")
         shares[role] = float(share)
     total = math.fsum(shares.values())

@@ -23,7 +23,7 @@ from pyneuro.data.draw import check_seed, sample
 from pyneuro.data.manifest import describe, write_json
 from pyneuro.data.overlap import Scorer, find_scorer, overlap_scores
 from pyneuro.data.pairs import Pairs
-from pyneuro.errors import InputError
+from pyneuro.errors import InputError, is_whole
 from pyneuro.presets import preset as preset_settings
 
 Mode = Literal["percentile", "absolute"]
@@ -201,7 +201,7 @@ def treatment_sets(
     low, high, classes = _resolve_preset(preset, low, high, mode, classes)
     _check_bounds(low, high, mode)
     seed = check_seed(seed)
-    if isinstance(min_per_class, bool) or not isinstance(min_per_class, int) or min_per_class < 1:
+    if not is_whole(min_per_class) or min_per_class < 1:
         raise InputError(f"min_per_class must be a positive integer, got {min_per_class!r}")
 
     scorer_name, _ = find_scorer(scorer)

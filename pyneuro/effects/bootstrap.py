@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from pyneuro.errors import InputError
+from pyneuro.errors import InputError, is_whole
 
 Float = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
@@ -147,7 +147,7 @@ class Bootstrap:
 
 def check_replicates(replicates: Any) -> None:
     """Raise InputError for what is no number of replicates."""
-    if not isinstance(replicates, int) or isinstance(replicates, bool) or replicates < FEWEST_REPLICATES:
+    if not is_whole(replicates) or replicates < FEWEST_REPLICATES:
         raise InputError(
             f"bootstrap = {replicates!r} replicates; pass a whole number from {FEWEST_REPLICATES}, such as 1000, or 0 "
             "for none"

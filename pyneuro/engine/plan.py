@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Real
 
 import torch
 
 from pyneuro.engine.backend import Backend
-from pyneuro.errors import InputError
+from pyneuro.errors import InputError, is_number
 from pyneuro.sites import ModelShape
 
 MIB = 1 << 20
@@ -46,7 +45,7 @@ class Memory:
     def __post_init__(self) -> None:
         if self.budget is None:
             return
-        if isinstance(self.budget, bool) or not isinstance(self.budget, Real) or not 0 < self.budget < math.inf:
+        if not is_number(self.budget) or not 0 < self.budget < math.inf:
             raise InputError(f"memory = {self.budget!r} bytes; pass a positive number, such as 2 * 1024**3")
 
     def candidates(self, shape: ModelShape, tokens: int, rows: int, backend: Backend) -> int:

@@ -10,7 +10,7 @@ import pandas as pd
 from pyneuro.data import Pair
 from pyneuro.engine.intervention import Intervention, Kind
 from pyneuro.engine.values import Values
-from pyneuro.errors import InputError
+from pyneuro.errors import InputError, is_whole
 from pyneuro.evaluation.intervened import intervened
 from pyneuro.evaluation.metrics import Metric, find_metric, metric_name
 from pyneuro.models import Classifier
@@ -139,6 +139,6 @@ def _counts(ranking: Ranking, counts: Sequence[int] | None) -> list[int]:
     if not numbers:
         raise InputError(f"{len(ranking)} neurons are ranked, fewer than the first count, {COUNTS[0]}; pass counts")
     for k in numbers:
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= len(ranking):
+        if not is_whole(k) or not 1 <= k <= len(ranking):
             raise InputError(f"counts hold {k!r}; pass whole numbers from 1 to {len(ranking)}, the neurons ranked")
     return sorted(set(numbers))

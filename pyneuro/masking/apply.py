@@ -6,13 +6,12 @@ import operator
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from numbers import Real
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from pyneuro.errors import InputError
+from pyneuro.errors import InputError, is_number
 from pyneuro.masking.linear import RULES, TAU, FixedMaskLinear, MaskedLinear, Rule, Structure, check_tau, logit
 from pyneuro.models.adapter import find_adapter
 from pyneuro.models.classifier import Classifier
@@ -266,7 +265,7 @@ def _settings(rule: Rule, tau: float | None, sparsity: float | None, start: Star
             raise InputError(f"rule 'topk' masks 1 - tau = {1 - tau:.3g} of the weights; leave sparsity out")
         return tau, 1 - tau, start or "uniform"
     share = DEFAULT_SPARSITY[rule] if sparsity is None else sparsity
-    if isinstance(share, bool) or not isinstance(share, Real) or not 0 <= share < 1:
+    if not is_number(share) or not 0 <= share < 1:
         raise InputError(f"sparsity = {sparsity!r}; pass the share of weights to mask, in [0, 1): 0.05 is 5 % zeros")
     start = start or ("uniform" if share else "constant")
     if start == "constant" and share:

@@ -6,14 +6,13 @@ Both hold a frozen weight under the names that ``torch.nn.Linear`` gives, so its
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from pyneuro import ops  # noqa: F401 (registers the operations)
-from pyneuro.errors import InputError
+from pyneuro.errors import InputError, is_number, is_whole
 from pyneuro.ops.reference import pack_bits, unpack_bits
 
 Rule = Literal["threshold", "sigmoid", "topk", "bernoulli"]
@@ -293,7 +292,7 @@ def keeping_score(rule: Rule, tau: float) -> float:
 def check_tau(rule: Rule, tau: float | None) -> float:
     """τ of a rule, its default for None. Raises InputError for one that no mask can be decided by."""
     tau = DEFAULT_TAU[rule] if tau is None else tau
-    if isinstance(tau, bool) or not isinstance(tau, Real) or not math.isfinite(tau):
+    if not is_number(tau) or not math.isfinite(tau):
         raise InputError(f"tau = {tau!r}; pass a number")
     if rule == "sigmoid" and tau >= 1:
         raise InputError(f"tau = {tau!r}; for the rule 'sigmoid' it is a probability below 1")
@@ -323,6 +322,6 @@ def _scores_shape(structure: Structure, out: int, inner: int, heads: int | None)
     if structure in ("weight", "row"):
         return (out, inner if structure == "weight" else 1)
     split = out if structure == "head_rows" else inner
-    if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1 or split % heads:
+    if not is_whole(heads) or heads < 1 or split % heads:
         raise InputError(f"structure {structure!r} needs the number of heads, a divisor of {split}; got {heads!r}")
     return (heads, 1) if structure == "head_rows" else (1, heads)

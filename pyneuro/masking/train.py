@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyneuro.data.pairs import Pair, pairs_digest
 from pyneuro.data.probabilities import check_probabilities
@@ -137,6 +137,11 @@ def train(
     for name, value, kind in (("tau", tau, CubicSchedule), ("sparsity", sparsity, SparsityControl)):
         if value is not None and not isinstance(value, kind):
             raise InputError(f"{name} = {value!r}; pass a pyneuro.masking.{kind.__name__}")
+    if isinstance(loss, nn.Module) and any(p.requires_grad for p in loss.parameters()):
+        raise InputError(
+            f"loss = {type(loss).__name__} has parameters that learn, and nothing but scores is trained here; freeze "
+            "them, or use pyneuro.masking.fine_tune"
+        )
     before = base_digest(clf)
     about: dict[str, Any] = {
         "masks": {n: m.extra_repr() for n, m in layers.items()},

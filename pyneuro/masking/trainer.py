@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from pyneuro import evaluation
 from pyneuro.data.manifest import write_json
 from pyneuro.data.pairs import Pair
-from pyneuro.errors import InputError, ResumeError
+from pyneuro.errors import InputError, ResumeError, is_number, is_whole
 from pyneuro.masking.linear import MaskedLinear
 from pyneuro.masking.schedule import SparsityControl
 from pyneuro.models.classifier import Classifier
@@ -48,8 +47,7 @@ class Options:
     def __post_init__(self) -> None:
         def number(name: str, whole: bool, low: float, high: float, open_low: bool = False) -> None:
             value = getattr(self, name)
-            kind = Integral if whole else Real
-            good = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+            good = (is_whole if whole else is_number)(value) and math.isfinite(value)
             if not good or value < low or value > high or (open_low and value == low):
                 what = "a whole number" if whole else "a number"
                 bounds = f"{'above' if open_low else 'from'} {low:g}" + ("" if high == math.inf else f" to {high:g}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -66,6 +67,14 @@ class Classifier:
     name: str
     max_positions: int
     max_length: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label_index", MappingProxyType(dict(self.label_index)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For ``copy.deepcopy`` and pickle, which know no read-only mapping."""
+        given = {f.name: getattr(self, f.name) for f in fields(self)} | {"label_index": dict(self.label_index)}
+        return type(self), tuple(given.values())
 
     @property
     def device(self) -> torch.device:

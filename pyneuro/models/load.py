@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -122,7 +121,7 @@ def wrap(
         tokenizer=tokenizer,
         adapter=adapter,
         shape=adapter.shape(model),
-        label_index=MappingProxyType(resolve_labels(config.id2label, weights.head.classifier_bias.shape[0], labels)),
+        label_index=resolve_labels(config.id2label, weights.head.classifier_bias.shape[0], labels),
         name=name or getattr(config, "_name_or_path", "") or type(model).__name__,
         max_positions=positions,
         max_length=max_length,

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pyneuro.errors import InputError
 
 TEMPORARY = ".partial"
@@ -91,13 +93,20 @@ def to_json(content: Mapping[str, Any], what: str) -> str:
     """Strict JSON, readable and stable. Raises InputError naming the part of ``what`` that JSON cannot hold."""
     for key, value in content.items():
         try:
-            json.dumps(value, allow_nan=False)
+            json.dumps(value, allow_nan=False, default=plain)
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"{what} {key!r} = {value!r} cannot be stored as JSON ({error}); pass strings, finite numbers, "
                 "booleans, None, lists and dicts"
             ) from error
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=plain) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """A numpy number as Python's, for JSON. Raises TypeError for anything else."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
 def read_json(path: Path, mend: str) -> dict[str, Any]:

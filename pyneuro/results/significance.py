@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from numbers import Real
-
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from pyneuro.errors import InputError
+from pyneuro.errors import InputError, is_number
 
 Float = npt.NDArray[np.float64]
 
@@ -61,7 +59,7 @@ def significance(table: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:
     InputError
         ``alpha`` is not between 0 and 1.
     """
-    if not isinstance(alpha, Real) or isinstance(alpha, bool) or not 0 < alpha < 1:
+    if not is_number(alpha) or not 0 < alpha < 1:
         raise InputError(f"alpha = {alpha!r} is not a false discovery rate; pass a number between 0 and 1, as {ALPHA}")
     out = table[["site", "treatment", "nie", "se", "n"]].copy()
     out["p"] = p_values(*(out[column].to_numpy() for column in ("nie", "se", "n")))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pyneuro.errors import InputError, ResumeError
-from pyneuro.results.files import discard_leftovers, read_json, to_json, writable_folder, write_atomic
+from pyneuro.results.files import discard_leftovers, plain, read_json, to_json, writable_folder, write_atomic
 
 _GROUP = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 _SETTINGS = "settings.json"
@@ -90,15 +90,15 @@ class TileStore:
         """
         if done < 0:
             raise InputError(f"group {group!r}: done = {done}; pass the number of samples included")
-        plain = {name: np.asarray(values) for name, values in arrays.items()}
-        for name, values in plain.items():
+        stored = {name: np.asarray(values) for name, values in arrays.items()}
+        for name, values in stored.items():
             if values.dtype.hasobject or name == _META:
                 raise InputError(
                     f"group {group!r}: array {name!r} of dtype {values.dtype} cannot be stored; rename or convert"
                 )
-        meta = {"group": group, "done": int(done), "checksum": _checksum(group, done, plain)}
+        meta = {"group": group, "done": int(done), "checksum": _checksum(group, done, stored)}
         buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **{_META: np.array(json.dumps(meta))}, **plain)
+        np.savez(buffer, allow_pickle=False, **{_META: np.array(json.dumps(meta))}, **stored)
         write_atomic(self._path(group), buffer.getvalue())
 
     def read(self, group: str) -> tuple[int, dict[str, np.ndarray]] | None:
@@ -187,5 +187,5 @@ def _differences(stored: Mapping[str, Any], given: Mapping[str, Any], prefix: st
 
 
 def _shown(value: Any) -> str:
-    text = value if value == _ABSENT else json.dumps(value, ensure_ascii=False)
+    text = value if value == _ABSENT else json.dumps(value, ensure_ascii=False, default=plain)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from pyneuro.errors import InputError
+from pyneuro.errors import InputError, is_whole
 from pyneuro.reweighting.losses import Loss, needed
 
 Of = Literal["bias", "weight"]
@@ -55,7 +55,7 @@ class Annealed:
     step: int = 0
 
     def __post_init__(self) -> None:
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
+        if not is_whole(self.steps) or self.steps < 1:
             raise InputError(f"steps = {self.steps!r}; pass the number of steps of the training, from 1")
         if not 0 <= self.last <= 1:
             raise InputError(f"last = {self.last!r}; pass the exponent at the end, from 0 to 1")

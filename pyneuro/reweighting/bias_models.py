@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pyneuro.data import LABELS, Pair
 from pyneuro.data.balance import Classes
 from pyneuro.data.overlap import Scorer, words
-from pyneuro.errors import InputError
+from pyneuro.errors import InputError, is_number, is_whole
 from pyneuro.reweighting.features import Vectors, find_feature_set, overlap_features
 from pyneuro.reweighting.predictions import BiasPredictions
 
@@ -155,7 +155,7 @@ class HypothesisModel:
             share no n-gram.
         """
         for name, value in (("ngrams", self.ngrams), ("min_pairs", self.min_pairs)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if not is_whole(value) or value < 1:
                 raise InputError(f"{name} = {value!r}; pass a whole number from 1")
         gold, classes = gold_classes(pairs, "label")
         regression = _regression(self.c, "lbfgs")
@@ -203,7 +203,7 @@ def gold_classes(pairs: Sequence[Pair], classes: Classes) -> tuple[npt.NDArray[n
 
 
 def _regression(c: float, solver: str) -> Any:
-    if isinstance(c, bool) or not isinstance(c, (int, float)) or not 0 < c < math.inf:
+    if not is_number(c) or not 0 < c < math.inf:
         raise InputError(f"c = {c!r}; pass a number above 0, the inverse strength of the penalty")
     made = _sklearn("linear_model").LogisticRegression
     return made(C=c, class_weight="balanced", solver=solver, max_iter=MAX_STEPS)

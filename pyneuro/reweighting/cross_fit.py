@@ -9,7 +9,7 @@ import numpy as np
 from pyneuro.data import Pair
 from pyneuro.data.draw import check_seed, draw_key
 from pyneuro.data.roles import text_key
-from pyneuro.errors import InputError
+from pyneuro.errors import InputError, is_whole
 from pyneuro.reweighting.bias_models import BiasModel
 from pyneuro.reweighting.predictions import BiasPredictions
 
@@ -45,7 +45,7 @@ def cross_fit(model: BiasModel, pairs: Sequence[Pair], folds: int = 5, seed: int
         classes than the first one's.
     """
     seed = check_seed(seed)
-    if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
+    if not is_whole(folds) or folds < 2:
         raise InputError(f"folds = {folds!r}; pass a whole number from 2")
     if len({pair.id for pair in pairs}) < len(pairs):
         raise InputError("some pairs have the same id; predictions are kept by id, so make ids distinct")

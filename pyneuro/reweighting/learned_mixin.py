@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pyneuro.errors import InputError
+from pyneuro.errors import InputError, is_whole
 from pyneuro.models.adapter import find_adapter
 from pyneuro.models.classifier import Classifier
 from pyneuro.reweighting.losses import needed
@@ -51,7 +51,7 @@ class LearnedMixin(nn.Module):
 
     def __init__(self, width: int, entropy: float = 0.0) -> None:
         super().__init__()
-        if isinstance(width, bool) or not isinstance(width, int) or width < 1:
+        if not is_whole(width) or width < 1:
             raise InputError(f"width = {width!r}; pass the model's hidden size")
         if not 0 <= entropy < math.inf:
             raise InputError(f"entropy = {entropy!r}; pass a finite weight from 0")

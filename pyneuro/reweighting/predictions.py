@@ -19,7 +19,7 @@ import pandas as pd
 from pyneuro.data import Pair
 from pyneuro.data.probabilities import check_probabilities
 from pyneuro.data.rows import file_rows, format_of
-from pyneuro.errors import InputError
+from pyneuro.errors import InputError, is_number
 from pyneuro.models.labels import canonical_label
 from pyneuro.results.files import write_atomic
 
@@ -200,6 +200,6 @@ def _some(names: Sequence[str]) -> str:
 
 def _number(row: Mapping[str, Any], name: str, where: str) -> float:
     value = row[name]
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not is_number(value):
         raise InputError(f"{where}: {name} is {value!r}, not a number; write the probability of the class")
     return float(value)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyneuro.baselines.options import Options
 from pyneuro.engine.values import Values
-from pyneuro.errors import InputError
+from pyneuro.errors import InputError, is_whole
 from pyneuro.models import Classifier, PairLike
 from pyneuro.results import Result
 from pyneuro.screens.forward import Batch, Site, keep, slopes
@@ -64,7 +64,7 @@ def integrated_gradients(
     Hanna, Pezzelle, Belinkov (2024), Have faith in faithfulness: going beyond circuit overlap when finding model
     mechanisms. Sundararajan, Taly, Yan (2017), Axiomatic attribution for deep networks.
     """
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+    if not is_whole(steps) or steps < 1:
         raise InputError(f"steps = {steps!r}; pass a positive integer, such as 5")
     return run_screen(
         partial(IntegratedGradients, steps=steps),

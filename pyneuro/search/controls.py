@@ -17,7 +17,7 @@ import pandas as pd
 from scipy import stats
 
 from pyneuro.data.draw import check_seed, draw_key
-from pyneuro.errors import InputError
+from pyneuro.errors import InputError, is_whole
 from pyneuro.results import CONTRAST, Result
 from pyneuro.search.ranking import Int, Ranking
 from pyneuro.sites import ModelShape, NeuronSet
@@ -194,7 +194,7 @@ def _is_control(name: str, of: str) -> bool:
 
 def _drawn(shape: ModelShape, ids: Int, n: int, seed: int) -> list[Int]:
     """n times as many ids, each from the (layer, module) of the one in its place."""
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+    if not is_whole(n) or n < 1:
         raise InputError(f"n = {n!r} controls; pass a whole number from 1")
     if not len(ids):
         raise InputError("no neurons to draw controls for; pass at least one")

@@ -6,7 +6,6 @@ import operator
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from numbers import Real
 from typing import Any, Literal
 
 from pyneuro.data.pairs import LABELS
@@ -14,7 +13,7 @@ from pyneuro.effects import Response
 from pyneuro.effects.bootstrap import check_replicates
 from pyneuro.engine.intervention import Intervention
 from pyneuro.engine.values import Values
-from pyneuro.errors import InputError
+from pyneuro.errors import InputError, is_number
 from pyneuro.models.classifier import Classifier, PairLike
 from pyneuro.models.weights import Encoding
 from pyneuro.results import CONTRAST
@@ -83,11 +82,6 @@ def check_request(
     encodings = [clf.encode(pair) for pair in samples]
     request = replace(request, token=_token(request.token, encodings))
     return Checked(request, samples, encodings, sites, groups, treatments, response, intervention)
-
-
-def is_number(value: Any) -> bool:
-    """A real number that is no bool."""
-    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _samples(pairs: PairLike | Sequence[PairLike]) -> list[PairLike]:

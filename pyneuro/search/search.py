@@ -17,7 +17,7 @@ from pyneuro.engine.intervention import Intervention
 from pyneuro.engine.linear import Depth
 from pyneuro.engine.plan import Memory
 from pyneuro.engine.values import Values
-from pyneuro.errors import InputError
+from pyneuro.errors import InputError, is_whole
 from pyneuro.models.classifier import Classifier, PairLike
 from pyneuro.results import CONTRAST, Result, TileStore, finished_result
 from pyneuro.results.files import exclusive, writable_folder
@@ -166,15 +166,18 @@ def search(
         resume=resume,
         progress=progress,
     )
-    if depth not in ("planned", "inside") and not (type(depth) is int and depth >= 0):
+    if depth not in ("planned", "inside") and not (is_whole(depth) and depth >= 0):
         raise InputError(f"depth = {depth!r}; pass 'planned', 'inside' or a number of layers from 0")
     if method != "linear" and depth != "planned":
         raise InputError(
             f"depth = {depth!r} has no meaning for method {method!r}; leave it out, or use method='linear'"
         )
-    if method != "estimate" and (budget is not None or seconds is not None):
-        raise InputError(f"budget and seconds have no meaning for method {method!r}; use method='estimate'")
     limits = Budget(Tolerance(tolerance, tolerance_of, tolerance_top), budget, seconds, seed)
+    if method != "estimate" and limits != Budget(Tolerance(), seed=seed):
+        raise InputError(
+            "tolerance, tolerance_of, tolerance_top, budget and seconds have no meaning for method "
+            f"{method!r}; leave them out, or use method='estimate'"
+        )
     chosen = choose_backend(backend, precision)
     room = Memory.of(chosen, memory)
     how: dict[str, Any] = {"method": method, "backend": chosen.name, "precision": chosen.precision}

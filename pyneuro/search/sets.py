@@ -15,7 +15,7 @@ import pandas as pd
 
 from pyneuro.engine.intervention import Intervention
 from pyneuro.engine.values import Values
-from pyneuro.errors import InputError
+from pyneuro.errors import InputError, is_whole
 from pyneuro.models.classifier import Classifier, PairLike
 from pyneuro.results import CONTRAST, Result
 from pyneuro.results.table import SITE_COLUMNS
@@ -147,7 +147,7 @@ def bisect(
     InputError
         As ``pyneuro.search``, and for a size that is no whole number from 1.
     """
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+    if not is_whole(size) or size < 1:
         raise InputError(f"size = {size!r}; pass a whole number from 1, the size at which splitting ends")
     current = _resolved(start, clf.shape)
     parts: list[_Part] = []
@@ -210,7 +210,7 @@ def greedy(
         As ``pyneuro.search``, for a k outside 1 to the number of candidates, and an unknown order.
     """
     pool = _resolved(candidates, clf.shape)
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= len(pool):
+    if not is_whole(k) or not 1 <= k <= len(pool):
         raise InputError(f"k = {k!r}; pass a whole number from 1 to {len(pool)}, the candidates")
     if order not in ORDERS:
         raise InputError(f"order = {order!r} is not one of {', '.join(ORDERS)}")

@@ -15,7 +15,7 @@ from pyneuro.engine.exact import ExactEngine
 from pyneuro.engine.intervention import Intervention
 from pyneuro.engine.plan import Memory
 from pyneuro.engine.values import Values
-from pyneuro.errors import InputError
+from pyneuro.errors import InputError, is_number, is_whole
 from pyneuro.models.classifier import Classifier, PairLike
 from pyneuro.results import CONTRAST
 from pyneuro.search.estimate.estimate import FIRST_PAIRS, corrected, make_sweep
@@ -120,11 +120,11 @@ def top_k(
         progress=progress,
     )
     checked = check_request(clf, pairs, values, request)
-    if isinstance(delta, bool) or not isinstance(delta, (int, float)) or not 0 < delta < 1:
+    if not is_number(delta) or not 0 < delta < 1:
         raise InputError(f"delta = {delta!r}; pass a probability between 0 and 1, such as 0.05")
     if order not in ORDERS:
         raise InputError(f"order = {order!r} is not one of {', '.join(ORDERS)}")
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k < len(checked.sites):
+    if not is_whole(k) or not 1 <= k < len(checked.sites):
         raise InputError(f"k = {k!r}; pass a number from 1 to {len(checked.sites) - 1}, below the number of neurons")
     names = [*checked.treatments, *([CONTRAST] if len(checked.treatments) > 1 else [])]
     treatment = treatment or names[-1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -137,3 +139,15 @@ def test_digest_tells_models_apart_by_weights_heads_and_epsilon():
         model.classifier.bias[1] += 1e-6
     others.append(wrap(model, tiny_tokenizer()))
     assert len({digest, *(clf.digest for clf in others)}) == 1 + len(others)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda clf: pickle.loads(pickle.dumps(clf))])
+def test_a_copy_is_a_classifier_of_its_own(copied):
+    clf = make_tiny()
+    other = copied(clf)
+    assert dict(other.label_index) == dict(clf.label_index) and other.digest == clf.digest
+    with pytest.raises(TypeError):
+        other.label_index["entailment"] = 2
+    with torch.no_grad():
+        next(other.model.parameters()).add_(1.0)
+    assert other.digest != clf.digest

@@ -107,6 +107,9 @@ def test_the_gate_learns_in_a_fine_tuning() -> None:
     assert np.isfinite(done.history["loss"]).all()
     assert not torch.equal(made.gate.weight.detach(), start)
     assert not hasattr(clf.model, "learned_mixin")
+    masking.apply(clf)
+    with pytest.raises(InputError, match="LearnedMixin has parameters that learn"):
+        masking.train(clf, pairs, loss=made, known={"bias": bias})
 
 
 def test_bad_input_is_named() -> None:

@@ -184,6 +184,8 @@ def test_linear_predicts_and_says_nothing_of_errors(
         ({"method": "linear", "depth": -1}, "depth = -1"),
         ({"method": "linear", "budget": 10}, "no meaning for method 'linear'"),
         ({"method": "exact", "seconds": 10}, "no meaning for method 'exact'"),
+        ({"method": "exact", "tolerance": 0.2}, "no meaning for method 'exact'"),
+        ({"method": "linear", "tolerance_of": "effect"}, "no meaning for method 'linear'"),
         ({"sites": {"a": None}}, "NeuronSet"),
     ],
 )
@@ -192,6 +194,14 @@ def test_bad_options_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         pn.search(clf, many, values, **{"method": "estimate", **LOOK, **options})
+
+
+def test_numbers_of_numpy_are_numbers(clf: Classifier, many: list[SamplePair], values: pn.Values, tmp_path) -> None:
+    plain = estimated(clf, many, values, tolerance=0.5, tolerance_top=3, budget=50, seed=2)
+    given = {"tolerance": np.float32(0.5), "tolerance_top": np.int64(3), "budget": np.int32(50), "seed": np.int64(2)}
+    numpys = estimated(clf, many, values, out=tmp_path, **given)
+    pd.testing.assert_frame_equal(numpys.frame(), plain.frame())
+    pd.testing.assert_frame_equal(load_result(tmp_path).frame(), plain.frame())
 
 
 def test_too_few_samples_are_refused(clf: Classifier, many: list[SamplePair], values: pn.Values) -> None:

@@ -15,7 +15,7 @@ from pyneuro.data.pairs import LABELS
 from pyneuro.engine.exact import ExactEngine
 from pyneuro.engine.linear import Depth, LinearEngine
 from pyneuro.engine.plan import forward_flops, patch_flops
-from pyneuro.errors import InputError
+from pyneuro.errors import InputError, is_whole
 from pyneuro.results import Result, TileStore
 from pyneuro.search.estimate.corrections import DesignError
 from pyneuro.search.estimate.predictor import Predictor
@@ -60,13 +60,11 @@ class Budget:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.pairs is not None and (
-            isinstance(self.pairs, bool) or not isinstance(self.pairs, int) or self.pairs < 1
-        ):
+        if self.pairs is not None and (not is_whole(self.pairs) or self.pairs < 1):
             raise InputError(f"budget = {self.pairs!r} pairs; pass a positive number, or None for no limit")
         if self.seconds is not None and not 0 < self.seconds < np.inf:
             raise InputError(f"seconds = {self.seconds!r}; pass a positive number, or None for no limit")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+        if not is_whole(self.seed) or not 0 <= self.seed < 2**63:
             raise InputError(f"seed = {self.seed!r}; pass a whole number from 0")
 
 

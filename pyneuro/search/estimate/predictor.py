@@ -145,7 +145,7 @@ class Predictor:
         carried = {
             number: self.engine.launch(run, candidates[number], self.convention, depth)
             for number, depth in enumerate(self.depths)
-            if isinstance(depth, int) and not self._exact[number]
+            if not isinstance(depth, str) and not self._exact[number]
         }
         if not exact:
             return lambda: {number: result() for number, result in carried.items()}

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 from scipy import stats
 
-from pyneuro.errors import InputError
+from pyneuro.errors import InputError, is_number, is_whole
 from pyneuro.search.evaluator import Float
 
 ToleranceOf = Literal["sampling", "effect", "absolute"]
@@ -37,9 +37,9 @@ class Tolerance:
     def __post_init__(self) -> None:
         if self.of not in TOLERANCES:
             raise InputError(f"tolerance_of = {self.of!r} is not one of {', '.join(TOLERANCES)}")
-        if isinstance(self.value, bool) or not isinstance(self.value, (int, float)) or not 0 < self.value < np.inf:
+        if not is_number(self.value) or not 0 < self.value < np.inf:
             raise InputError(f"tolerance = {self.value!r}; pass a positive number, such as 0.5")
-        if self.top is not None and (isinstance(self.top, bool) or not isinstance(self.top, int) or self.top < 1):
+        if self.top is not None and (not is_whole(self.top) or self.top < 1):
             raise InputError(f"tolerance_top = {self.top!r}; pass a number of neurons, or None for all")
 
     def target(self, nie: Float, sampling_se: Float, ci: float) -> Float:
