@@ -1,7 +1,7 @@
 """Masking instead of fine-tuning: accuracy of both on the same encoder, data and seeds, and by how many layers are
 masked.
 
-    python benchmarks/mask_training.py --encoder FOLDER [--pairs 6000] [--epochs 2] [--seeds 3] [--curve]
+    python benchmarks/mask_training.py --encoder FOLDER [--pairs 6000] [--epochs 2] [--seeds 3] [--curve] [--curve-pairs 3000]
 
 FOLDER is an encoder that save_pretrained wrote, such as all-MiniLM-L6-v2. With --curve the mask is also trained on the
 top n and on the bottom n layers (pooler and classifier always), one seed, and drawn. Finished runs are kept in --out
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--lr-tune", type=float, default=5e-5)
     parser.add_argument("--max-length", type=int, default=64)
     parser.add_argument("--curve", action="store_true")
+    parser.add_argument("--curve-pairs", type=int, default=3000, help="training pairs of a point of the curve")
     parser.add_argument("--only", choices=("mask", "tune"), help="these runs alone, and no record: to share the work")
     parser.add_argument("--out", default="runs/mask-training")
     args = parser.parse_args()
@@ -61,10 +62,14 @@ def main() -> None:
         return
     if args.curve:
         layers = pn.masking.classifier_on(args.encoder).shape.layers
-        none = once(args.out, "none-0", lambda: mask(0, "top:0"))
+        none = once(args.out, "none", lambda: mask(0, "top:0", args.curve_pairs))
+        every = once(args.out, "every", lambda: mask(0, "all", args.curve_pairs))
         for side in ("top", "bottom"):
-            between = [once(args.out, f"{side}-{n}", lambda s=side, n=n: mask(0, f"{s}:{n}")) for n in range(1, layers)]
-            found["curve"][side] = [run["accuracy"] for run in (none, *between, found["mask"][0])]
+            between = [
+                once(args.out, f"{side}-{n}", lambda s=side, n=n: mask(0, f"{s}:{n}", args.curve_pairs))
+                for n in range(1, layers)
+            ]
+            found["curve"][side] = [run["accuracy"] for run in (none, *between, every)]
         draw(found["curve"])
     save("mask_training", {"settings": vars(args), **found})
 

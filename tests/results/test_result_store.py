@@ -229,7 +229,7 @@ def test_clearing_leaves_what_belongs_to_others(tmp_path: Path) -> None:
         (lambda store: store.write("L0.Q", 1, {"x": np.array([object()])}), "array 'x' of dtype object"),
         (lambda store: store.write("L0.Q", 1, {"__meta__": np.zeros(1)}), "array '__meta__'"),
         (
-            lambda store: TileStore(store.folder, {"seed": np.int64(3)}, True),
+            lambda store: TileStore(store.folder, {"seed": 3 + 1j}, True),
             "setting 'seed' = .*cannot be stored as JSON",
         ),
         (lambda store: TileStore(store.folder / "settings.json" / "x", {}, False), "cannot be written"),
