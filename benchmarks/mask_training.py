@@ -1,7 +1,7 @@
 """Masking instead of fine-tuning: accuracy of both on the same encoder, data and seeds, and by how many layers are
 masked.
 
-    python benchmarks/mask_training.py --encoder FOLDER [--pairs 6000] [--epochs 2] [--seeds 3] [--curve] [--curve-pairs 3000]
+    python benchmarks/mask_training.py --encoder FOLDER [--pairs 6000] [--epochs 2] [--seeds 3] [--curve]
 
 FOLDER is an encoder that save_pretrained wrote, such as all-MiniLM-L6-v2. With --curve the mask is also trained on the
 top n and on the bottom n layers (pooler and classifier always), one seed, and drawn. Finished runs are kept in --out
