@@ -9,7 +9,8 @@ ceilings   copy bandwidth and the rate of products, at their best and at the eng
 kernels    every kernel at BERT-base's shapes against the bytes it must move
 accuracy   effects of the bundled model in fp32 and fp16 against float64
 search     all neurons of BERT-base's shape exactly, against neurons-in-batch hooks in fp32, TF32 and bf16
-estimate   the estimating search on the same model
+estimate   predictions and the estimating search on the same model: seconds a pair, from two numbers of pairs
+masked     masked linear layers, forward and backward, against the chain of PyTorch operations
 
 Needs no network. Results go to benchmarks/results/<gpu>.json, a stage's replacing what an earlier run of it left there.
 """
@@ -32,7 +33,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-STAGES = ("build", "tests", "sanitizer", "ceilings", "kernels", "accuracy", "search", "estimate")
+STAGES = ("build", "tests", "sanitizer", "ceilings", "kernels", "accuracy", "search", "estimate", "masked")
 BUILD = ROOT / "build" / "gpu-check"
 
 
@@ -65,7 +66,10 @@ def tests(args: argparse.Namespace) -> dict[str, Any]:
         "-k",
         "cuda",
         "tests/ops/test_device_operations.py",
+        "tests/ops/test_adjoint_entry.py",
+        "tests/effects/test_on_device.py",
         "tests/engine/test_device_engine.py",
+        "tests/search/test_device_search.py",
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     print(done.stdout[-2500:], done.stderr[-1500:])
@@ -103,6 +107,8 @@ def every_kernel() -> None:
 
     from pyneuro import ops
     from tests.device import Device
+    from tests.effects.test_on_device import test_the_same_as_on_the_host as count_effects
+    from tests.ops import test_adjoint_entry as adjoint
     from tests.ops.cases import arguments, to32
     from tests.ops.test_device_operations import IN_UNITS, in_units
 
@@ -114,6 +120,11 @@ def every_kernel() -> None:
             if name in IN_UNITS:
                 device.call(name, *in_units(name, args, unit)[0])
     assert len(ops.OPERATIONS) > 8
+    for name in adjoint.NAMES:
+        for sizes in adjoint.SHAPES:
+            device.call(name, *adjoint.working(name, adjoint.arguments(*sizes)[name]))
+    device.call("gelu_series", torch.randn(7, 33, dtype=torch.float64), torch.float32)
+    count_effects(device, "kl", 2, 1.0)
     device.call("masked_linear", torch.randn(5, 9), torch.randn(7, 9), torch.randn(7, 9), 0.0, None, False)
     torch.cuda.synchronize()
 
@@ -357,13 +368,36 @@ def estimate(args: argparse.Namespace) -> dict[str, Any]:
 
     clf = classifier("bert-base")
     pairs = real_pairs(args.pairs)
+    few = len(pairs) // 4
     found: dict[str, Any] = {"pairs": len(pairs)}
     for method, options in (("linear", {}), ("estimate", {"tolerance": 1.0})):
-        started = time.perf_counter()
-        pn.search(clf, pairs, method=method, intervention="remove", backend="cuda", progress=False, **options)
-        torch.cuda.synchronize()
-        found[method] = time.perf_counter() - started
-        print(f"{method} method, {len(pairs)} pairs: {found[method]:.1f} s", flush=True)
+        took = {}
+        for number in (few, few, len(pairs)):  # the first also waits for what the process does once
+            started = time.perf_counter()
+            pn.search(
+                clf, pairs[:number], method=method, intervention="remove", backend="cuda", progress=False, **options
+            )
+            torch.cuda.synchronize()
+            took[number] = time.perf_counter() - started
+        each = (took[len(pairs)] - took[few]) / (len(pairs) - few)
+        found[method] = {"seconds": took[len(pairs)], "seconds_per_pair": each}
+        print(f"{method} method, {len(pairs)} pairs: {took[len(pairs)]:.1f} s, {each:.4f} s a pair more", flush=True)
+    return found
+
+
+def masked(args: argparse.Namespace) -> dict[str, Any]:
+    import torch
+    from masked_linear import both, case, chain, fused
+
+    found: dict[str, Any] = {}
+    for dtype in (torch.bfloat16, torch.float32):
+        for inner, out in ((768, 768), (768, 3072), (3072, 768)):
+            for rows in (512, 4096, 32768):
+                inputs = [x.detach().cuda().requires_grad_(x.requires_grad) for x in case(rows, inner, out, dtype)]
+                sides = {side.__name__: seconds(partial(both, side, *inputs)) for side in (chain, fused)}
+                name = f"{rows} x {inner} -> {out}, {str(dtype)[6:]}"
+                found[name] = {**sides, "ratio": sides["chain"] / sides["fused"]}
+                print(f"{name:32} chain / fused {found[name]['ratio']:.2f}")
     return found
 
 
@@ -381,7 +415,7 @@ def main() -> int:
     parser.add_argument("--search-pairs", type=int, default=16, help="pairs of the search from end to end")
     parser.add_argument("--cutlass", help="folder that holds cutlass/cutlass.h, for the build")
     parser.add_argument("--batch", type=int, default=512, help="rows of a hooked forward")
-    parser.add_argument("--pairs", type=int, default=24)
+    parser.add_argument("--pairs", type=int, default=96, help="of the estimate stage")
     parser.add_argument("--out", default=str(ROOT / "benchmarks" / "results"))
     parser.add_argument("--every-kernel", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
