@@ -75,6 +75,9 @@ PYBIND11_MODULE(PN_CUDA_MODULE, m) {
   m.def("delta_entry_query", [](Address index, Address change, const Attention& base, Address out, int64_t candidates, Address stream) {
     launch(cuda::delta_entry_query, {in<int64_t>(index), floats(change), base, floats_out(out), candidates}, stream);
   });
+  m.def("delta_units", [](Address true_values, Address stored, Address unit, int64_t candidates, int64_t hidden, Address stream) {
+    launch(cuda::delta_units, {floats(true_values), any(stored), floats_out(unit), candidates, hidden}, stream);
+  });
   m.def("gelu_series", [](Address pre_gelu, Address series, int64_t tokens, int64_t width, Address stream) {
     launch(cuda::gelu_series, {in<double>(pre_gelu), floats_out(series), tokens, width}, stream);
   });

@@ -73,7 +73,10 @@ class Backend:
 
     def keep(self, true: Tensor) -> Difference:
         """True differences of row 0, [N, d], as this backend carries them."""
-        return Difference.in_fp16(true) if self.in_units else Difference(true)
+        if not self.in_units:
+            return Difference(true)
+        stored, unit = self.operation("delta_units")(true)
+        return Difference(stored, unit)
 
     def pack(self, weight: Tensor) -> Tensor | None:
         """The weight laid out for this backend's large products. The reference reads only the dtype of it."""

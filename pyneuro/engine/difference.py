@@ -8,11 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyneuro.ops.reference import stored_difference, true_difference
-
-# A candidate's largest entry is stored near this. Above it fp16 has room for 2^12 times more, below it eleven bits down
-# to 2^-18 of it.
-STORED_SIZE = 16.0
+from pyneuro.ops.reference import true_difference
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,15 +45,3 @@ class Difference:
         """Of all these candidates, which are stored alike."""
         units = [part.unit for part in parts if part.unit is not None]
         return cls(torch.cat([part.stored for part in parts], dim=-2), torch.cat(units) if units else None)
-
-    @classmethod
-    def in_fp16(cls, true: Tensor) -> Difference:
-        """From true differences [N, d] of row 0."""
-        unit = units(true.abs().amax(-1))
-        return cls(stored_difference(true, unit, torch.float16), unit)
-
-
-def units(size: Tensor) -> Tensor:
-    """Units of candidates whose largest entries have these sizes: float32 [N]. 1 where the size is 0 or not finite."""
-    unit = torch.exp2(torch.ceil(torch.log2(size.float()))) / STORED_SIZE
-    return torch.where(torch.isfinite(unit) & (unit > 0), unit, torch.ones_like(unit))

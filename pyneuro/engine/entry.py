@@ -25,9 +25,9 @@ from torch import Tensor
 from pyneuro.engine import propagate
 from pyneuro.engine.backend import Backend
 from pyneuro.engine.base_run import LayerBase
-from pyneuro.engine.difference import Difference, units
+from pyneuro.engine.difference import Difference
 from pyneuro.engine.prepared import PreparedLayer
-from pyneuro.ops.reference import delta_gelu, gelu_series, patched_key_weights
+from pyneuro.ops.reference import delta_gelu, gelu_series, patched_key_weights, units
 
 
 def enter_row0(

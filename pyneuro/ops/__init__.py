@@ -11,6 +11,7 @@ from pyneuro.ops import (  # noqa: F401 (importing an operation registers it)
     delta_head,
     delta_layernorm,
     delta_linear,
+    delta_units,
     gelu_series,
     masked_linear,
     reference,

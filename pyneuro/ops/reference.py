@@ -86,6 +86,23 @@ def stored_difference(x: Tensor, unit: Tensor | None, dtype: torch.dtype) -> Ten
     return (x if unit is None else x / unit.unsqueeze(-1)).to(dtype)
 
 
+# A candidate's largest entry is stored near this. Above it fp16 has room for 2^12 times more, below it eleven bits down
+# to 2^-18 of it.
+STORED_SIZE = 16.0
+
+
+def units(size: Tensor) -> Tensor:
+    """Units of candidates whose largest entries have these sizes: float32 [N]. 1 where the size is 0 or not finite."""
+    unit = torch.exp2(torch.ceil(torch.log2(size.float()))) / STORED_SIZE
+    return torch.where(torch.isfinite(unit) & (unit > 0), unit, torch.ones_like(unit))
+
+
+def delta_units(true: Tensor) -> tuple[Tensor, Tensor]:
+    """True differences [N, d] of row 0 in fp16, and their units [N]."""
+    unit = units(true.abs().amax(-1))
+    return stored_difference(true, unit, torch.float16), unit
+
+
 def delta_linear(dx: Tensor, weight: Tensor, packed: Tensor | None = None) -> Tensor:
     """dx Wᵀ for dx [..., in], W [out, in]; operands rounded to bf16 when the packed weight is bf16, to fp16 when the
     differences are."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from pyneuro.engine.base_run import BaseRun
-from pyneuro.engine.exact import Candidates, ExactEngine
+from pyneuro.engine.exact import Candidates, ExactEngine, changes
 from pyneuro.engine.intervention import Intervention
 from pyneuro.engine.joint import Patch, joint_delta_logits
 from pyneuro.engine.plan import layer_flops, patch_flops
@@ -68,22 +68,23 @@ class ExactEvaluator:
 
     def launch(self, state: BaseRun, groups: Sequence[Neurons]) -> Callable[[], list[Float]]:
         """``neurons`` at token 0 of all these groups, carried together: what is returned gives the results."""
-        candidates = Candidates.cat([self._candidates(state, *group) for group in groups])
+        neurons = [(layer, module, torch.from_numpy(index)) for layer, module, index, _ in groups]
+        replacements = [torch.from_numpy(z) for *_, z in groups if z is not None]
+        z = torch.cat(replacements, dim=1) if replacements else None
+        _, change = changes(state, neurons, z, self.convention, self.intervention)
+        treatments = 1 if z is None else len(z)
+        numbers = [self.engine.groups.index((layer, module)) for layer, module, _ in neurons]
+        sizes = [len(index) for *_, index in neurons]
+        site = torch.tensor(numbers).repeat_interleave(torch.tensor(sizes))
+        index = torch.cat([index for *_, index in neurons])
+        candidates = Candidates(site.repeat(treatments), index.repeat(treatments), change.flatten())
         pending = self.engine.launch(state, candidates, self.convention)
-        shapes = [(1 if z is None else len(z), len(index)) for _, _, index, z in groups]
 
         def results() -> list[Float]:
-            parts = pending().split([treatments * n for treatments, n in shapes])
-            return [part.view(1, *shape, -1).numpy() for part, shape in zip(parts, shapes, strict=True)]
+            delta = pending().view(1, treatments, len(index), -1)
+            return [part.numpy() for part in delta.split(sizes, dim=2)]
 
         return results
-
-    def _candidates(
-        self, state: BaseRun, layer: int, module: str, index: npt.NDArray[np.int64], z: Float | None
-    ) -> Candidates:
-        repeated = torch.from_numpy(np.tile(index, 1 if z is None else len(z)))
-        flat = None if z is None else torch.from_numpy(np.ascontiguousarray(z)).flatten()
-        return self.engine.candidates(state, layer, module, repeated, flat, self.convention, self.intervention)
 
     def sets(self, state: BaseRun, sets: Sequence[NeuronSet], z: Sequence[Float] | None) -> Float:
         treatments = 1 if z is None else len(z[0])

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from pyneuro.engine.backend import Backend
-from pyneuro.engine.difference import STORED_SIZE, Difference, units
 from pyneuro.engine.exact import ExactEngine
 from pyneuro.engine.intervention import Intervention
 from pyneuro.engine.linear import LinearEngine
@@ -99,15 +98,3 @@ def test_what_fp16_cannot_hold_is_computed_again(device: Device) -> None:
     base = engine.begin(clf.encode(PAIRS[3]))
     arguments = (base, 0, "AO", torch.tensor([3, 4]), torch.tensor([5.0, -4.0], dtype=torch.float64))
     torch.testing.assert_close(engine.delta_logits(*arguments), exact.delta_logits(*arguments), rtol=1e-2, atol=1e-5)
-
-
-def test_units() -> None:
-    size = torch.tensor([1.0, 0.7, 3e-30, 0.0, float("inf"), float("nan")])
-    unit = units(size)
-    assert torch.equal(torch.log2(unit), torch.log2(unit).round())
-    assert torch.equal(unit[3:], torch.ones(3))
-    assert bool((size[:3] / unit[:3] <= STORED_SIZE).all()) and bool((size[:3] / unit[:3] > STORED_SIZE / 2).all())
-    true = torch.randn(3, 8) * size[:3, None]
-    kept = Difference.in_fp16(true)
-    torch.testing.assert_close(kept.true(), true, rtol=1e-3, atol=0)
-    assert Difference.cat([kept, kept]).stored.shape == (6, 8)

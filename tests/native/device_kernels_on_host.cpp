@@ -240,6 +240,22 @@ void attentions(const Base& b, int64_t n) {
     }
 }
 
+void units_of_rows(int64_t n, int64_t d) {
+  std::vector<float> rows = draw(n * d), unit(static_cast<size_t>(n));
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t j = 0; j < d; ++j) rows[i * d + j] = i % 4 == 3 ? 0.0f : std::ldexp(rows[i * d + j], static_cast<int>(-9 * (i % 12)));
+  Stored<__half> stored(n * d);
+  ok(delta_units({rows.data(), stored.data(), unit.data(), n, d}, nullptr));
+  for (int64_t i = 0; i < n; ++i) {
+    double most = 0.0;
+    for (int64_t j = 0; j < d; ++j) {
+      most = std::max(most, std::abs(stored[i * d + j]));
+      expect_near("delta_units", i * d + j, stored[i * d + j] * unit[i], rows[i * d + j], 16.0 * unit[i], 5e-4);
+    }
+    if (i % 4 != 3 && !(most > 7.99 && most <= 16.0)) expect_near("delta_units, size", i, most, 12.0, 1.0, 4.0);
+  }
+}
+
 void heads_and_masks(const Base& b, int64_t n) {
   const int64_t d = b.d, classes = 3;
   std::vector<float> pooler = draw(n * d);
@@ -416,6 +432,7 @@ void all(int64_t s, int64_t n, int64_t heads, int64_t e) {
   gelus<T>(b, n);
   attentions<T>(b, n);
   heads_and_masks(b, n);
+  units_of_rows(n, b.d);
   adjoints(b, n);
   counts(n);
 }

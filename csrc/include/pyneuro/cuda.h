@@ -60,6 +60,15 @@ struct DeltaEntryQuery {
 };
 cudaError_t delta_entry_query(const DeltaEntryQuery&, cudaStream_t);
 
+// Differences that enter in fp32, into fp16 in their candidates' units.
+struct DeltaUnits {
+  const float* true_values;  // [N, d]
+  void* stored;              // [N, d]  fp16
+  float* unit;               // [N]
+  int64_t candidates, hidden;
+};
+cudaError_t delta_units(const DeltaUnits&, cudaStream_t);
+
 // GELU difference, in place.
 struct DeltaGelu {
   void* x;                // [S, N, f]
