@@ -6,20 +6,31 @@ namespace {
 
 constexpr int kWarps = 8, kThreads = 256;
 
-// A warp a candidate.
+// A warp's candidate: one neuron of Q or K.
+struct Patched {
+  int64_t number, neuron, head;
+  double change;
+  float step;  // of a score, for each unit of the other side's value
+};
+template <class Args>
+__device__ __forceinline__ Patched patched(const Args& args, int64_t number) {
+  const int64_t width = args.hidden / args.heads, neuron = args.index[number];
+  const double change = args.change[number];
+  return {number, neuron, neuron / width, change, static_cast<float>(change / sqrt(static_cast<double>(width)))};
+}
+__device__ __forceinline__ int64_t warp_number() { return static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp; }
+
 __global__ void __launch_bounds__(kWarps* kWarp) adjoint_query_kernel(AdjointQuery args) {
   PN_SHARED(float, shared);
-  const int64_t s = args.tokens, d = args.hidden, e = d / args.heads, g_all = args.differences, n = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
-  if (n >= args.candidates) return;
+  const int64_t s = args.tokens, d = args.hidden, g_all = args.differences;
+  if (warp_number() >= args.candidates) return;
   const int lane = threadIdx.x % kWarp;
-  const int64_t neuron = args.index[n], h = neuron / e;
-  const double change = args.change[n];
-  const float step = static_cast<float>(change / sqrt(static_cast<double>(e)));
-  const float *p = args.p + h * s * s, *k = args.k + neuron;
+  const Patched c = patched(args, warp_number());
+  const float *p = args.p + c.head * s * s, *k = args.k + c.neuron;
   float* dp = shared + threadIdx.x / kWarp * s;
   float mean = 0.0f, spread = 0.0f;
   for (int64_t key = lane; key < s; key += kWarp) {
-    dp[key] = step * k[key * d];
+    dp[key] = c.step * k[key * d];
     mean += p[key] * k[key * d];
   }
   mean = warp_sum(mean);
@@ -27,41 +38,38 @@ __global__ void __launch_bounds__(kWarps* kWarp) adjoint_query_kernel(AdjointQue
   spread = warp_sum(spread);
   __syncwarp();
   delta_softmax_row(p, dp, s);
-  double* out = args.out + n * (g_all + 1);
+  double* out = args.out + c.number * (g_all + 1);
   for (int64_t g = 0; g < g_all; ++g) {
-    const float* along = args.along + (h * g_all + g) * s;
+    const float* along = args.along + (c.head * g_all + g) * s;
     float moved = 0.0f;
     for (int64_t key = lane; key < s; key += kWarp) moved += dp[key] * along[key];
     moved = warp_sum(moved);
     if (lane == 0) out[g] = moved;
   }
-  if (lane == 0) out[g_all] = static_cast<double>(args.strength[h] * spread) * change * change;
+  if (lane == 0) out[g_all] = static_cast<double>(args.strength[c.head] * spread) * c.change * c.change;
 }
 
-// A warp a candidate.
 __global__ void __launch_bounds__(kWarps* kWarp) adjoint_key_kernel(AdjointKey args) {
-  const int64_t s = args.tokens, d = args.hidden, e = d / args.heads, g_all = args.differences, n = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
-  if (n >= args.candidates) return;
+  const int64_t s = args.tokens, d = args.hidden, g_all = args.differences;
+  if (warp_number() >= args.candidates) return;
   const int lane = threadIdx.x % kWarp;
-  const int64_t neuron = args.index[n], h = neuron / e;
-  const double change = args.change[n];
-  const float step = static_cast<float>(change / sqrt(static_cast<double>(e)));
-  const float *q = args.q + neuron, *p = args.p + h * s * s;
-  double* out = args.out + n * (g_all + 1);
+  const Patched c = patched(args, warp_number());
+  const float *q = args.q + c.neuron, *p = args.p + c.head * s * s, *rest = args.rest + c.head * s, *strength = args.strength + c.head * s;
+  double* out = args.out + c.number * (g_all + 1);
   for (int64_t g = 0; g < g_all; ++g) {
-    const float *along_rest = args.along_rest + (h * g_all + g) * s, *along_first = args.along_first + (h * g_all + g) * s;
+    const float *along_rest = args.along_rest + (c.head * g_all + g) * s, *along_first = args.along_first + (c.head * g_all + g) * s;
     float moved = 0.0f;
     for (int64_t t = lane; t < s; t += kWarp) {
-      const PatchedKeyWeights w = patched_key_weights(p[t * s], args.rest[h * s + t], step * q[t * d]);
+      const PatchedKeyWeights w = patched_key_weights(p[t * s], rest[t], c.step * q[t * d]);
       moved += w.context * along_rest[t] + w.base * along_first[t];
     }
     moved = warp_sum(moved);
     if (lane == 0) out[g] = moved;
   }
   float spread = 0.0f;
-  for (int64_t t = lane; t < s; t += kWarp) spread += args.strength[h * s + t] * p[t * s] * (1.0f - p[t * s]) * q[t * d] * q[t * d];
+  for (int64_t t = lane; t < s; t += kWarp) spread += strength[t] * p[t * s] * (1.0f - p[t * s]) * q[t * d] * q[t * d];
   spread = warp_sum(spread);
-  if (lane == 0) out[g_all] = static_cast<double>(spread) * change * change;
+  if (lane == 0) out[g_all] = static_cast<double>(spread) * c.change * c.change;
 }
 
 // A thread a candidate.
