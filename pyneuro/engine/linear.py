@@ -103,24 +103,19 @@ class LinearEngine:
             if stop >= self.exact.shape.layers - 1:
                 return self.exact.launch(run.base, candidates, convention)
             return partial(self._carried, run, candidates, convention, stop)
-        return Arrival.of(nn.functional.pad(self._entered(run, candidates, convention)[:, :-1], (1, 0))).result
+        return Arrival.of(nn.functional.pad(self.entered(run, candidates, convention)[:, :-1], (1, 0))).result
 
-    def left_out(self, run: LinearRun, candidates: Candidates, convention: str = "linear") -> Tensor:
-        """Size of what ``delta_logits`` inside a layer leaves out, for candidates of one (layer, module): float64 [N].
+    def entered(self, run: LinearRun, candidates: Candidates, convention: str = "linear") -> Tensor:
+        """The adjoint taking over inside the layer, for candidates of one (layer, module).
 
-        Of second order in the change, up to a factor that hardly depends on the sample: times the adjoint's norm, the
-        variance that a moved score has under the attention for Q and K, the square of what enters next for the others.
+        Returns
+        -------
+        float64 Tensor [N, C]
+            On the engine's device: the changes of logits 1 to C - 1 relative to logit 0, and the size of what they
+            leave out. That is of second order in the change, up to a factor that hardly depends on the sample: times
+            the adjoint's norm, the variance that a moved score has under the attention for Q and K, the square of what
+            enters next for the others.
         """
-        return self.launch_left_out(run, candidates, convention)()
-
-    @torch.no_grad()
-    def launch_left_out(
-        self, run: LinearRun, candidates: Candidates, convention: str = "linear"
-    ) -> Callable[[], Tensor]:
-        """``left_out``, begun, as ``launch``."""
-        return Arrival.of(self._entered(run, candidates, convention)[:, -1]).result
-
-    def _entered(self, run: LinearRun, candidates: Candidates, convention: str) -> Tensor:
         layer, module = self.exact.groups[int(candidates.site[0])]
         index, change = candidates.index, candidates.change
         if module == "I" and convention == "linear":

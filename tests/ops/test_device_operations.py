@@ -120,40 +120,6 @@ def test_units(device: Device) -> None:
     torch.library.opcheck(torch.ops.pyneuro.delta_units.default, (true[:5],))
 
 
-def test_units(device: Device) -> None:
-    size = torch.tensor([1.0, 0.7, 3e-30, 16.0, 1e30, 0.0, float("inf"), float("nan")])
-    unit = reference.units(size)
-    assert torch.equal(torch.log2(unit), torch.log2(unit).round())
-    assert torch.equal(unit[5:], torch.ones(3))
-    stored = size[:5] / unit[:5]
-    assert bool((stored <= reference.STORED_SIZE).all() and (stored > reference.STORED_SIZE / 2).all())
-    for width in (1, 8, 77):
-        true = torch.randn(8, width, generator=torch.Generator().manual_seed(width)) * size[:, None]
-        true[3] = torch.where(torch.arange(width) == 0, 16.0, 0.5)  # a power of two
-        stored, unit = device.call("delta_units", true)
-        want_stored, want_unit = reference.delta_units(true)
-        assert torch.equal(unit[:6], want_unit[:6]) and torch.equal(stored[:6], want_stored[:6])
-        assert not torch.isfinite(stored[6:].float()).all(dim=-1).any()
-    torch.library.opcheck(torch.ops.pyneuro.delta_units.default, (true[:5],))
-
-
-def test_units(device: Device) -> None:
-    size = torch.tensor([1.0, 0.7, 3e-30, 16.0, 1e30, 0.0, float("inf"), float("nan")])
-    unit = reference.units(size)
-    assert torch.equal(torch.log2(unit), torch.log2(unit).round())
-    assert torch.equal(unit[5:], torch.ones(3))
-    stored = size[:5] / unit[:5]
-    assert bool((stored <= reference.STORED_SIZE).all() and (stored > reference.STORED_SIZE / 2).all())
-    for width in (1, 8, 77):
-        true = torch.randn(8, width, generator=torch.Generator().manual_seed(width)) * size[:, None]
-        true[3] = torch.where(torch.arange(width) == 0, 16.0, 0.5)  # a power of two
-        stored, unit = device.call("delta_units", true)
-        want_stored, want_unit = reference.delta_units(true)
-        assert torch.equal(unit[:6], want_unit[:6]) and torch.equal(stored[:6], want_stored[:6])
-        assert not torch.isfinite(stored[6:].float()).all(dim=-1).any()
-    torch.library.opcheck(torch.ops.pyneuro.delta_units.default, (true[:5],))
-
-
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     tokens=st.integers(1, 50),
