@@ -10,9 +10,9 @@ from torch import Tensor
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor on the device; one of the CPU goes there without waiting for what the device is doing."""
-    if tensor.device.type == "cpu" and device.type != "cpu":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    if tensor.device.type != "cpu" or device.type == "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 @dataclass(frozen=True, eq=False)
