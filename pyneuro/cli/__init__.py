@@ -1,5 +1,5 @@
-"""The command line: ``pyneuro doctor | means | search | sets | top | compare | evaluate | reweight | mitigate | mask |
-study | demo``.
+"""The command line: ``pyneuro doctor | means | search | sets | top | compare | ablate | evaluate | reweight |
+mitigate | mask | study | demo``.
 
 One file a command. Each adds its options to a parser and offers ``run(args) -> exit status``.
 """
@@ -17,12 +17,26 @@ from contextlib import contextmanager
 
 import torch
 
-from pyneuro.cli import compare, demo, doctor, evaluate, mask, means, mitigate, reweight, search, sets, study, top
+from pyneuro.cli import (
+    ablate,
+    compare,
+    demo,
+    doctor,
+    evaluate,
+    mask,
+    means,
+    mitigate,
+    reweight,
+    search,
+    sets,
+    study,
+    top,
+)
 from pyneuro.errors import PyneuroError
 
 __all__ = ["main"]
 
-COMMANDS = (doctor, means, search, sets, top, compare, evaluate, reweight, mitigate, mask, study, demo)
+COMMANDS = (doctor, means, search, sets, top, compare, ablate, evaluate, reweight, mitigate, mask, study, demo)
 FAILED, STOPPED = 2, 130
 
 

@@ -14,6 +14,7 @@ from pyneuro.engine.backend import BACKEND_VARIABLE, BACKENDS, PRECISIONS
 from pyneuro.engine.intervention import KINDS
 from pyneuro.search.estimate.tolerance import TOLERANCES
 from pyneuro.search.search import METHODS
+from pyneuro.search.top_k import ORDERS
 from pyneuro.sites import CONVENTIONS, MODULES
 
 EMBEDDED = "embedded"
@@ -112,6 +113,13 @@ def add_scorer_option(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--scorer", default="whitespace", metavar=_either(OVERLAP_SCORERS), help="overlap score (default whitespace)"
     )
+
+
+def add_ranking_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("ranking")
+    group.add_argument("--treatment", metavar="NAME", help="default: the contrast where there is one")
+    group.add_argument("--by", default="nie", metavar="COLUMN", help="default nie")
+    group.add_argument("--order", choices=ORDERS, default="absolute", help="default absolute")
 
 
 def add_effect_options(parser: argparse.ArgumentParser, *, sites: bool = True) -> None:

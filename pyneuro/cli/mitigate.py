@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from pyneuro import evaluation, mitigation
-from pyneuro.cli.arguments import add_data_options, add_model_options, add_threads_option
+from pyneuro.cli.arguments import add_data_options, add_model_options, add_ranking_options, add_threads_option
 from pyneuro.cli.prepare import check_roles, load_classifier, read_corpus, say
 from pyneuro.data import read_pairs, split_roles
 from pyneuro.errors import InputError
@@ -27,7 +27,6 @@ from pyneuro.results.files import writable_folder, write_atomic
 from pyneuro.reweighting import BiasPredictions
 from pyneuro.search import measure_beside_controls, rank
 from pyneuro.search.controls import CONTROLS
-from pyneuro.search.top_k import ORDERS
 from pyneuro.sites import NeuronSet
 
 Float = npt.NDArray[np.float64]
@@ -58,10 +57,7 @@ def _add_weaken(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("search", metavar="FOLDER", help="written by 'pyneuro search --out', with the same --data")
     add_data_options(parser)
     add_model_options(parser, convention=False)
-    ranking = parser.add_argument_group("ranking")
-    ranking.add_argument("--treatment", metavar="NAME", help="default: the contrast where there is one")
-    ranking.add_argument("--by", default="nie", metavar="COLUMN", help="default nie")
-    ranking.add_argument("--order", choices=ORDERS, default="absolute", help="default absolute")
+    add_ranking_options(parser)
     grid = parser.add_argument_group("grid")
     grid.add_argument(
         "--strengths", type=float, nargs="+", default=mitigation.STRENGTHS, metavar="E", help="default 0 0.1 ... 1"

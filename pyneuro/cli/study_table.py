@@ -3,7 +3,6 @@ figure."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from pyneuro import evaluation
 from pyneuro.data import Pairs
 from pyneuro.evaluation.hans import is_hans
 from pyneuro.models import Classifier
-from pyneuro.results.files import write_atomic
+from pyneuro.results.figures import new_figure, save_png
 from pyneuro.search import beside_controls
 
 Float = npt.NDArray[np.float64]
@@ -130,12 +129,10 @@ def text(rows: pd.DataFrame) -> str:
 
 def save_study_figure(rows: pd.DataFrame, path: Path) -> Path:
     """A panel a shown measure: every method's value, with its interval over seeds, and its control's interval."""
-    from matplotlib.figure import Figure
-
     shown = rows[rows["measure"].isin(SHOWN)]
     keys = list(dict.fromkeys(zip(shown["set"], shown["measure"], strict=True)))
     methods = list(dict.fromkeys(shown["method"]))
-    figure = Figure(figsize=(2.2 + 2.2 * len(keys), 1.2 + 0.42 * len(methods)), layout="constrained")
+    figure = new_figure(2.2 + 2.2 * len(keys), 1.2 + 0.42 * len(methods))
     panels = figure.subplots(1, len(keys), sharey=True, squeeze=False)[0]
     for axes, (name, of) in zip(panels, keys, strict=True):
         for row in shown[(shown["set"] == name) & (shown["measure"] == of)].to_dict("records"):
@@ -153,10 +150,7 @@ def save_study_figure(rows: pd.DataFrame, path: Path) -> Path:
     panels[0].set_yticks(range(len(methods)), methods)
     panels[0].invert_yaxis()
     figure.supxlabel("blue: method, with 95 % interval over seeds; below it in grey: its control", fontsize=8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    write_atomic(path, buffer.getvalue())
-    return path
+    return save_png(figure, path)
 
 
 def _value(row: Mapping[Any, Any]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
@@ -14,6 +16,7 @@ from pyneuro.errors import InputError, is_whole
 from pyneuro.evaluation.intervened import intervened
 from pyneuro.evaluation.metrics import Metric, find_metric, metric_name
 from pyneuro.models import Classifier
+from pyneuro.results.figures import new_figure, save_png
 from pyneuro.search import Ranking, beside_controls, matched_rankings
 from pyneuro.search.controls import CONTROLS
 
@@ -38,6 +41,23 @@ class AblationCurve:
     curve: pd.DataFrame
     runs: pd.DataFrame
     settings: dict[str, object]
+
+    def save_figure(self, path: str | os.PathLike[str]) -> Path:
+        """Score by number of neurons, and where 95 % of such controls lie (or another `ci`), as PNG. Raises InputError
+        where matplotlib is missing or the file cannot be written."""
+        figure, points = new_figure(6.4, 4.0), self.curve[self.curve["neurons"] > 0]
+        axes = figure.subplots()
+        axes.axhline(float(self.curve["score"].iloc[0]), color="#BBBBBB", linewidth=1, label="as it is")
+        axes.fill_between(
+            points["neurons"], points["control_low"], points["control_high"], color="#D55E00", alpha=0.2, linewidth=0
+        )
+        axes.plot(points["neurons"], points["control_mean"], "s-", color="#D55E00", label="matched random neurons")
+        axes.plot(points["neurons"], points["score"], "o-", color="#0072B2", label="strongest neurons")
+        axes.set_xscale("log")
+        axes.set_xlabel(f"neurons at [CLS], {self.settings['intervention']}")
+        axes.set_ylabel(str(self.settings["metric"]))
+        axes.legend(frameon=False)
+        return save_png(figure, path)
 
 
 def ablation_curve(

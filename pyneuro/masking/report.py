@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +14,7 @@ from pyneuro.masking.apply import masked_layers, places, without
 from pyneuro.masking.masks import Masks
 from pyneuro.masking.trainer import accuracy
 from pyneuro.models.classifier import Classifier
-from pyneuro.results.figures import require_matplotlib
-from pyneuro.results.files import writable_folder, write_atomic
+from pyneuro.results.figures import new_figure, save_png
 from pyneuro.sites import MODULES
 
 # Share masked by layer, 0 to 11: read off Meissner et al.'s figure notebooks/pruning_rate.pdf (MNLI, τ = 0.1).
@@ -87,11 +85,8 @@ def layer_effects(clf: Classifier, pairs: Sequence[Pair], *, max_length: int | N
 def save_rates_figure(masks: Masks, path: str | os.PathLike[str]) -> Path:
     """Heat map of the share masked, layer (from 0) by module, as PNG. Raises InputError where matplotlib is missing or
     the file cannot be written."""
-    require_matplotlib()
-    from matplotlib.figure import Figure
-
     rates = masks.rates()
-    figure = Figure(figsize=(1.2 + 0.7 * rates.shape[1], 1.2 + 0.35 * len(rates)), layout="constrained")
+    figure = new_figure(1.2 + 0.7 * rates.shape[1], 1.2 + 0.35 * len(rates))
     axes = figure.subplots()
     image = axes.imshow(rates.to_numpy(dtype=float) * 100, aspect="auto", cmap="viridis", vmin=0)
     axes.set_xticks(range(rates.shape[1]), list(rates.columns))
@@ -99,7 +94,4 @@ def save_rates_figure(masks: Masks, path: str | os.PathLike[str]) -> Path:
     axes.set_xlabel("module")
     axes.set_ylabel("layer, from 0")
     figure.colorbar(image, label="% masked")
-    target, buffer = Path(path), io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    write_atomic(writable_folder(target.parent) / target.name, buffer.getvalue())
-    return target
+    return save_png(figure, path)

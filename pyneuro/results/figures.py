@@ -57,35 +57,32 @@ def save_figures(result: Result, folder: str | os.PathLike[str]) -> list[Path]:
     InputError
         matplotlib is missing, or the folder cannot be written.
     """
-    require_matplotlib()
-    path = writable_folder(folder)
     drawings = {"nie_sorted.png": _sorted_curve, "nie_top.png": _top_rows}
     if result.kind == "neurons":
         drawings = {"nie_by_layer.png": _heat_map, **drawings}
     if len(result.treatments) > 1:
         drawings["nie_treatments.png"] = _treatments
-    for name, draw in drawings.items():
-        buffer = io.BytesIO()
-        draw(result).savefig(buffer, format="png", dpi=_DPI)
-        write_atomic(path / name, buffer.getvalue())
-    return [path / name for name in drawings]
+    return [save_png(draw(result), Path(folder) / name) for name, draw in drawings.items()]
 
 
-def require_matplotlib() -> None:
-    """Raises InputError where it is missing."""
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches. Raises InputError where matplotlib is missing."""
     try:
-        import matplotlib  # noqa: F401
+        import matplotlib.figure
     except ImportError as error:
         raise InputError(
             "figures need matplotlib, which is not installed; run: pip install 'pyneuro[figures]'"
         ) from error
+    # Not pyplot: no window, no global state, no backend to choose.
+    return matplotlib.figure.Figure(figsize=(width, height), layout="constrained")
 
 
-def _figure(width: float, height: float) -> Figure:
-    # Figure itself, not pyplot: no window, no global state, no backend to choose.
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
+def save_png(figure: Figure, path: str | os.PathLike[str]) -> Path:
+    """Write a figure whole or not at all. Raises InputError where the file cannot be written."""
+    target, buffer = writable_folder(Path(path).parent) / Path(path).name, io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI)
+    write_atomic(target, buffer.getvalue())
+    return target
 
 
 def _plain(axes: Axes) -> None:
@@ -126,7 +123,7 @@ def _heat_map(result: Result) -> Figure:
     power = 3 * math.floor(math.log10(high) / 3)
     unit = 10.0**power
     layers, modules = next(iter(cells.values())).shape
-    figure = _figure(1.6 + (0.75 * modules + 0.7) * len(cells), 1.4 + 0.42 * layers)
+    figure = new_figure(1.6 + (0.75 * modules + 0.7) * len(cells), 1.4 + 0.42 * layers)
     panels = figure.subplots(1, len(cells), squeeze=False, sharey=True)[0]
     for axes, (treatment, table) in zip(panels, cells.items(), strict=True):
         grid = table.to_numpy(dtype=float)
@@ -148,7 +145,7 @@ def _heat_map(result: Result) -> Figure:
 
 
 def _sorted_curve(result: Result) -> Figure:
-    figure = _figure(6.4, 4.4)
+    figure = new_figure(6.4, 4.4)
     axes = figure.subplots()
     table = result.frame()
     drawn, bottom = 0, np.inf
@@ -192,7 +189,7 @@ def _top_rows(result: Result) -> Figure:
     wide = _by_site(result)
     chosen = wide.abs().max(axis=1).sort_values(ascending=False, kind="stable").index[:TOP_ROWS]
     table = result.frame().set_index(["treatment", "site"])
-    figure = _figure(6.4, 1.3 + 0.3 * len(chosen))
+    figure = new_figure(6.4, 1.3 + 0.3 * len(chosen))
     axes = figure.subplots()
     axes.axvline(0, color=_FAINT, lw=1, zorder=0)
     spread = 0.16 * (len(result.treatments) - 1)
@@ -230,7 +227,7 @@ def _treatments(result: Result) -> Figure:
     wide = _by_site(result)
     wide = wide[[first, second]].dropna()
     x, y = wide[first].to_numpy(dtype=float), wide[second].to_numpy(dtype=float)
-    figure = _figure(6.8, 5.8)
+    figure = new_figure(6.8, 5.8)
     axes = figure.subplots()
     moving = np.abs(np.concatenate([x, y]))
     moving = moving[moving > 0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyneuro.errors import InputError
-from pyneuro.results.figures import require_matplotlib
-from pyneuro.results.files import writable_folder, write_atomic
+from pyneuro.results.figures import new_figure, save_png
 
 BINS = 40
 
@@ -31,14 +29,11 @@ def save_weights_figure(weights: npt.ArrayLike, labels: Sequence[str], path: str
     InputError
         For another number of labels than weights, where matplotlib is missing, or the file cannot be written.
     """
-    require_matplotlib()
-    from matplotlib.figure import Figure
-
     values = np.asarray(weights, dtype=np.float64)
     if values.shape != (len(labels),):
         raise InputError(f"weights are {list(values.shape)} for {len(labels)} labels; pass one a sample")
     edges = np.histogram_bin_edges(values, BINS).tolist()
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    figure = new_figure(6.4, 4.0)
     axes = figure.subplots()
     for label in dict.fromkeys(labels):
         of = values[np.array([other == label for other in labels])]
@@ -46,7 +41,4 @@ def save_weights_figure(weights: npt.ArrayLike, labels: Sequence[str], path: str
     axes.set_xlabel("weight (mean over all samples 1)")
     axes.set_ylabel("samples")
     axes.legend(frameon=False)
-    target, buffer = Path(path), io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    write_atomic(writable_folder(target.parent) / target.name, buffer.getvalue())
-    return target
+    return save_png(figure, path)
