@@ -44,7 +44,12 @@ class LayerEntry:
                 return _scaled(self._attended, index, change)
             case "O" if convention == "hook":
                 return _scaled(self._output, index, change)
-        tail = {"AO": self._coordinates1, "I": self._columns, "O": self._coordinates2}[module]
+            case "AO":
+                tail = self._coordinates1
+            case "I":
+                tail = self._columns
+            case _:
+                tail = self._coordinates2
         return self.backend.operation("adjoint_norm")(index, change, *tail, self.base.norm1.gamma.shape[0])
 
     @cached_property
