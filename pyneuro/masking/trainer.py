@@ -165,8 +165,8 @@ def _trainer(transformers: Any, run: Run) -> Any:
             loss = run.loss(outputs.logits, labels, known) + run.penalty()
             if not bool(torch.isfinite(loss)):
                 raise InputError(
-                    f"the loss is {float(loss.detach())} at step {self.state.global_step}; look at the loss, its penalties and "
-                    "what it knows, or lower the learning rate"
+                    f"the loss is {float(loss.detach())} at step {self.state.global_step}; look at the loss, its "
+                    "penalties and what it knows, or lower the learning rate"
                 )
             return (loss, outputs) if return_outputs else loss
 
