@@ -161,3 +161,12 @@ def fingerprint(model: torch.nn.Module) -> tuple[object, ...]:
     hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in model.modules()]
     grads = [(p.requires_grad, p.grad) for p in model.parameters()]
     return h.hexdigest(), hooks, grads, [m.training for m in model.modules()]
+
+
+def crossed(hypotheses: int) -> list[SamplePair]:
+    """8 × `hypotheses` different texts: every premise of ``PAIRS`` with so many of their hypotheses."""
+    return [
+        SamplePair(f"{a}-{b}", PAIRS[a].premise, PAIRS[(a + b) % 8].hypothesis, PAIRS[a].label)
+        for a in range(8)
+        for b in range(hypotheses)
+    ]

@@ -13,6 +13,7 @@ from pyneuro.cli.arguments import (
     add_effect_options,
     add_machine_options,
     add_model_options,
+    add_ranking_options,
     add_treatment_options,
     site_names,
 )
@@ -89,9 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own = commands.add_parser("top-k", help="the strongest k of a search, jointly, beside matched random sets")
     own.add_argument("search", metavar="FOLDER", help="written by 'pyneuro search --out', with the same --data")
     own.add_argument("-k", type=int, nargs="+", required=True, metavar="N", help="sizes of the sets")
-    own.add_argument("--order", choices=ORDERS, default="absolute", help="default absolute")
-    own.add_argument("--by", default="nie", metavar="COLUMN", help="rank by (default nie)")
-    own.add_argument("--treatment", metavar="NAME", help="of the ranking (default: the contrast, if there is one)")
+    add_ranking_options(own)
     own.add_argument("--controls", type=int, default=CONTROLS, metavar="N", help=f"of a set (default {CONTROLS})")
     _add_common(own, resume=True, convention=False, role="tune")
     own.set_defaults(what=_top_k)

@@ -62,7 +62,7 @@ class Backend:
         return replace(self, precision="fp32") if self.in_units else self
 
     def operation(self, name: str) -> Callable[..., Tensor]:
-        """One of ``pyneuro.ops.OPERATIONS``."""
+        """One of ``torch.ops.pyneuro``, or its definition."""
         source = ops.reference if self.name == "reference" else torch.ops.pyneuro
         found: Callable[..., Tensor] = getattr(source, name)
         return found

@@ -73,15 +73,18 @@ class BaseRun:
     logits: Tensor  # float64 [C], on the CPU
 
 
-def run_base(
+@torch.no_grad()
+def launch_base(
     clf: Classifier,
     encoding: Encoding,
     dtype: torch.dtype,
     *,
     all_rows: bool = False,
     weights: ModelWeights | None = None,
-) -> BaseRun:
-    """Run one sample and keep what differences need.
+) -> Callable[[], BaseRun]:
+    """Begin the run of one sample that keeps what differences need; call what is returned for it.
+
+    On a device the work goes on while the caller does something else.
 
     Parameters
     ----------
@@ -98,22 +101,8 @@ def run_base(
     Raises
     ------
     InputError
-        Where an activation is not finite: sample, layer and module named.
+        When the run is called for, where an activation is not finite: sample, layer and module named.
     """
-    return launch_base(clf, encoding, dtype, all_rows=all_rows, weights=weights)()
-
-
-@torch.no_grad()
-def launch_base(
-    clf: Classifier,
-    encoding: Encoding,
-    dtype: torch.dtype,
-    *,
-    all_rows: bool = False,
-    weights: ModelWeights | None = None,
-) -> Callable[[], BaseRun]:
-    """``run_base``, begun: on a device the work goes on while the caller does something else; call what is returned for
-    the base run."""
     weights = weights or clf.adapter.weights(clf.model)  # a layer at a time goes to float64
     heads = weights.shape.heads
     x = send(clf.embed(encoding, torch.float64), weights.head.pooler_weight.device)

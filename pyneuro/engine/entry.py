@@ -35,9 +35,7 @@ def enter_row0(
 ) -> Difference:
     """Q, AO, I and O, and in the last layer K and V too: change of row 0 of the layer's output, [N, d]."""
     if module == "I" and convention == "linear":
-        # In float64: N numbers, and all of the effect hangs on them.
-        a = base.sites["I", "linear"][0, index][None]
-        change = delta_gelu(a, change[None, None], gelu_series(a))[0, 0]
+        change = after_gelu(base.sites["I", "linear"][0, index], change)
     index, change = backend.move(index), backend.move(change.to(backend.dtype))
     if module == "Q":
         context = backend.keep(backend.operation("delta_entry_query")(index, change, *base.attention))
@@ -80,6 +78,11 @@ def enter_all(
     enter = backend.operation("delta_entry")
     dx1 = Difference(enter(first, a, pick_a, second, b, pick_b, *base.norm1.rows, unit), unit)
     return propagate.feed_forward(backend, w, base, dx1)
+
+
+def after_gelu(a: Tensor, change: Tensor) -> Tensor:
+    """gelu(a + change) - gelu(a), float64 [N] all: N numbers, and all of the effect hangs on them."""
+    return delta_gelu(a[None], change[None, None], gelu_series(a[None]))[0, 0]
 
 
 # Changes before the first LayerNorm as delta_entry takes them: first [rows, N], A, pick_a, second, B, pick_b.

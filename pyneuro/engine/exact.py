@@ -127,7 +127,7 @@ class ExactEngine:
         return self.clf.shape
 
     def begin(self, encoding: Encoding, *, all_rows: bool = False, weights: ModelWeights | None = None) -> BaseRun:
-        """The base run of one sample, for ``delta_logits``; `weights` as ``run_base`` takes them."""
+        """The base run of one sample, for ``delta_logits``; `weights` as ``launch_base`` takes them."""
         return self.launch_begin(encoding, all_rows=all_rows, weights=weights)()
 
     def launch_begin(

@@ -27,10 +27,10 @@ from torch import Tensor, nn
 from pyneuro.engine.adjoint import run_adjoint
 from pyneuro.engine.arrival import Arrival
 from pyneuro.engine.base_run import BaseRun
+from pyneuro.engine.entry import after_gelu
 from pyneuro.engine.exact import Candidates, ExactEngine
 from pyneuro.engine.linear_entry import LayerEntry
 from pyneuro.models.weights import Encoding, ModelWeights
-from pyneuro.ops.reference import delta_gelu, gelu_series
 
 Depth = int | Literal["inside", "planned"]
 
@@ -119,7 +119,7 @@ class LinearEngine:
         layer, module = self.exact.groups[int(candidates.site[0])]
         index, change = candidates.index, candidates.change
         if module == "I" and convention == "linear":
-            change = after_gelu(run.base.layers[layer].sites["I", "linear"][0, index], change[None])[0]
+            change = after_gelu(run.base.layers[layer].sites["I", "linear"][0, index], change)
         move = self.exact.backend.move
         return run.entries[layer].moved(module, convention, move(index), move(change))
 
@@ -135,8 +135,3 @@ class LinearEngine:
                     delta = torch.einsum("snd,gsd->ng", dx, output[:, : len(dx)])
                     found[ids[moved.ids], 1:] = delta.double().cpu()
         return found
-
-
-def after_gelu(a: Tensor, change: Tensor) -> Tensor:
-    """gelu(a + change) - gelu(a) of a [N] and change [T, N]: float64, as all of the effect hangs on few numbers."""
-    return delta_gelu(a[None], change[None], gelu_series(a[None]))[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -75,14 +76,9 @@ def _launch(name: str, out: Tensor, tensors: Sequence[Tensor], *sizes: int) -> N
     cuda.launch(name, out, *(x.data_ptr() for x in held), out.data_ptr(), len(out), out.shape[1] - 1, *sizes)
 
 
-def _cuda_query(out: Tensor, *tensors: Tensor) -> None:
-    k, p = tensors[2:4]
-    _launch("adjoint_query", out, tensors, *k.shape, p.shape[0])
-
-
-def _cuda_key(out: Tensor, *tensors: Tensor) -> None:
-    q, p = tensors[2:4]
-    _launch("adjoint_key", out, tensors, *q.shape, p.shape[0])
+def _cuda_scores(name: str, out: Tensor, *tensors: Tensor) -> None:
+    other, p = tensors[2:4]
+    _launch(name, out, tensors, *other.shape, p.shape[0])
 
 
 def _cuda_norm(
@@ -121,7 +117,7 @@ _register(
     "adjoint_query(Tensor index, Tensor change, Tensor k, Tensor p, Tensor along, Tensor strength) -> Tensor",
     _check_query,
     reference.adjoint_query,
-    _cuda_query,
+    partial(_cuda_scores, "adjoint_query"),
     torch.float32,
 )
 _register(
@@ -129,7 +125,7 @@ _register(
     "Tensor strength) -> Tensor",
     _check_key,
     reference.adjoint_key,
-    _cuda_key,
+    partial(_cuda_scores, "adjoint_key"),
     torch.float32,
 )
 _register(

@@ -225,7 +225,12 @@ class Sweep:
         waiting: deque[list[_Tile]] = deque()
         for samples, groups in todo:
             assert begun is not None  # one for every entry of `todo`
-            block = _Block(samples, *begun())
+            try:
+                block = _Block(samples, *begun())
+            except Exception:  # of this sample; what is under way belongs to others
+                for tiles in waiting:
+                    yield from tiles
+                raise
             begun = next(bases, None)
             for _, together in groupby(groups, key=lambda group: group.layer if isinstance(group, Group) else None):
                 waiting.append(self._layer(launcher, block, list(together)))

@@ -182,3 +182,25 @@ def test_the_next_base_run_is_begun_before_a_samples_last_layers_are_counted(mon
     for one, following in pairwise(ids):
         last = len(events) - 1 - events[::-1].index(f"count {one}")
         assert events.index(f"begin {following}") < last
+
+
+def test_what_was_launched_is_counted_before_the_next_samples_error(monkeypatch):
+    clf, counted = make_tiny(), []
+    begin, count = ExactEvaluator.launch_begin, Sweep._count
+
+    def beginning(self, encodings):
+        def failing():
+            raise InputError("activations are NaN")
+
+        return failing if encodings[0].id == PAIRS[2].id else begin(self, encodings)
+
+    def counting(self, tile, dirty):
+        counted.append((tile.block.samples.start, tile.group.name))
+        count(self, tile, dirty)
+
+    monkeypatch.setattr(ExactEvaluator, "launches", True)
+    monkeypatch.setattr(ExactEvaluator, "launch_begin", beginning)
+    monkeypatch.setattr(Sweep, "_count", counting)
+    with pytest.raises(InputError, match="NaN"):
+        search(clf, PAIRS[:3], random_values(clf), progress=False, **FP32.options)
+    assert len(counted) == len(set(counted)) == 2 * len(list(clf.shape.groups()))

@@ -16,7 +16,7 @@ from pyneuro.models import Classifier
 from pyneuro.search.estimate import phase_one
 from tests.device import Device
 from tests.search.oracle import random_values
-from tests.tiny import PAIRS, SamplePair, make_tiny
+from tests.tiny import SamplePair, crossed, make_tiny
 
 MEASURED = ["nie", "se", "log_nie", "diff", "ratio_of_means", "nie_entailment", "min", "max"]
 COUNTED = ["n", "n_neutral"]
@@ -29,11 +29,7 @@ def clf() -> Classifier:
 
 @pytest.fixture(scope="module")
 def many() -> list[SamplePair]:
-    return [
-        SamplePair(f"{a}-{b}", PAIRS[a].premise, PAIRS[(a + b) % 8].hypothesis, PAIRS[a].label)
-        for a in range(8)
-        for b in range(2)
-    ]
+    return crossed(2)
 
 
 @pytest.fixture

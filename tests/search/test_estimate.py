@@ -17,7 +17,7 @@ from pyneuro.search.estimate.corrections import Corrections, DesignError, Prior,
 from pyneuro.search.estimate.predictor import Predictor
 from pyneuro.search.estimate.tolerance import Tolerance
 from tests.search.oracle import random_values
-from tests.tiny import PAIRS, SamplePair, make_tiny
+from tests.tiny import SamplePair, crossed, make_tiny
 
 SITES = ["L0.AO.*", "L1.I.*", "L1.K.*", "L2.AO.*", "L2.V.*"]
 LOOK = {"backend": "reference", "precision": "float64", "sites": SITES}
@@ -30,12 +30,7 @@ def clf() -> Classifier:
 
 @pytest.fixture(scope="module")
 def many() -> list[SamplePair]:
-    """24 different texts: every premise with three hypotheses."""
-    return [
-        SamplePair(f"{a}-{b}", PAIRS[a].premise, PAIRS[(a + b) % 8].hypothesis, PAIRS[a].label)
-        for a in range(8)
-        for b in range(3)
-    ]
+    return crossed(3)
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ class OnHost:
 
 
 class OnDevice:
-    """Predictions never leave the device: one launch counts a sample, and the next base run is under way by then."""
+    """Predictions counted on the device: one launch a sample, and the next base run is under way by then."""
 
     def __init__(self, predictor: Predictor, encodings: Sequence[Encoding], one: PhaseOne) -> None:
         self._predictor, self._encodings, self._one = predictor, encodings, one
@@ -96,7 +96,7 @@ class OnDevice:
         return exact.backend.name == "cuda" and DeviceMoments.can(len(exact.clf.label_index))
 
     def predict(self, sample: int) -> Float:
-        """As ``OnHost``; the effects themselves are waited for by nobody."""
+        """As ``OnHost``; of the effects, nothing but the exact ones is waited for."""
         engine = self._predictor.engine
         for number in range(sample, min(sample + 2, len(self._encodings))):
             if number not in self._begun:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from pyneuro.effects import Response, Terms
+from pyneuro.engine.entry import after_gelu
 from pyneuro.engine.exact import Candidates, changes
 from pyneuro.engine.intervention import Intervention
-from pyneuro.engine.linear import Depth, LinearEngine, LinearRun, after_gelu
+from pyneuro.engine.linear import Depth, LinearEngine, LinearRun
 from pyneuro.models.weights import Encoding
 from pyneuro.search.evaluator import Float
 from pyneuro.search.targets import Group
@@ -125,7 +126,7 @@ class Predictor:
         if len(self._through_gelu):
             rows = move(self._through_gelu)
             own = move(values[self._columns[self._through_gelu] % self.neurons])
-            entering = entering.index_put((rows,), after_gelu(own, entering[rows][None])[0])
+            entering = entering.index_put((rows,), after_gelu(own, entering[rows]))
         moved = [
             None if exact else run.entries[group.layer].moved(group.module, self.convention, index, part)
             for exact, group, index, part in zip(
