@@ -43,7 +43,8 @@ def save_figures(result: Result, folder: str | os.PathLike[str]) -> list[Path]:
     ``nie_sorted.png``
         |NIE| by rank, both axes logarithmic.
     ``nie_top.png``
-        The 20 rows with the largest |NIE| under any treatment, with their intervals.
+        The 20 rows with the largest |NIE| under any treatment, with their intervals; a dotted line across where a row
+        has none.
     ``nie_treatments.png``
         First treatment against second (two or more treatments only).
 
@@ -196,7 +197,9 @@ def _top_rows(result: Result) -> Figure:
     for i, treatment in enumerate(result.treatments):
         rows = table.loc[treatment].loc[chosen]
         nie = rows["nie"].to_numpy(dtype=float)
-        bars = np.nan_to_num(np.abs(rows[["ci_low", "ci_high"]].to_numpy(dtype=float).T - nie))
+        bars = np.abs(rows[["ci_low", "ci_high"]].to_numpy(dtype=float).T - nie)
+        unknown = ~np.isfinite(bars).all(axis=0)
+        bars[:, unknown] = 0
         place = np.arange(len(chosen)) + (np.linspace(-spread, spread, len(result.treatments))[i])
         colour, marker = _COLOURS[i % 6], _MARKERS[i % 6]
         axes.errorbar(
@@ -211,6 +214,8 @@ def _top_rows(result: Result) -> Figure:
             capsize=2,
             label=treatment,
         )
+        # A line across, not a point that looks certain: an estimate that was stopped early may not know its error yet.
+        axes.hlines(place[unknown], 0, 1, colour, "dotted", lw=1.2, transform=axes.get_yaxis_transform())
     axes.set_yticks(range(len(chosen)), list(chosen), family="monospace", fontsize=9)
     axes.set_ylim(len(chosen) - 0.5, -0.5)
     axes.grid(axis="y", color="#EEEEEE", lw=0.8)

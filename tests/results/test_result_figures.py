@@ -12,7 +12,7 @@ import pytest
 from pyneuro.effects import Moments, Terms
 from pyneuro.errors import InputError
 from pyneuro.results import Result, save_figures
-from pyneuro.results.figures import top_share_means
+from pyneuro.results.figures import _top_rows, top_share_means
 from pyneuro.sites import ModelShape, NeuronSet
 
 image = pytest.importorskip("matplotlib.image", reason="matplotlib is not installed")
@@ -68,6 +68,17 @@ def test_degenerate_results_are_drawn_without_a_warning(
     scales: tuple[float, ...], samples: int, tmp_path: Path
 ) -> None:
     assert drawn(result_of(*scales, samples=samples), tmp_path) == ALL
+
+
+@pytest.mark.parametrize(("low", "high"), [(-np.inf, np.inf), (np.nan, np.nan)])
+def test_an_interval_that_is_not_known_is_drawn_as_a_line_across(low: float, high: float, tmp_path: Path) -> None:
+    table = fed(1e-3 * np.random.default_rng(0).standard_normal((5, 6))).summary()
+    table["ci_low"][:3], table["ci_high"][:3] = low, high
+    result = Result.from_columns(NeuronSet(SHAPE, range(6)), {"HOL": table}, None, {})
+    axes = _top_rows(result).axes[0]
+    assert len(axes.collections[-1].get_paths()) == 3
+    assert max(map(abs, axes.get_xlim())) < 0.1
+    assert drawn(result, tmp_path) == ALL[:3]
 
 
 def test_a_single_neuron_is_drawn(tmp_path: Path) -> None:

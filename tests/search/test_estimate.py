@@ -237,6 +237,18 @@ def test_half_widths_are_students() -> None:
     assert error.half_width(0.9)[0, 0] == pytest.approx(stats.t.ppf(0.95, 3) * u.std(ddof=1) / 2)
 
 
+def test_one_draw_alone_says_nothing_of_its_error() -> None:
+    corrections = Corrections.zeros(500, 1)
+    rng = np.random.default_rng(0)
+    u, w = rng.standard_normal((2, 500))
+    terms = [Terms(v, v, v, 0.5) for v in (u, np.zeros(500))]
+    pi = rng.random(500)
+    corrections.add(Taken(np.arange(500), pi, np.exp(w), np.ones(500)), terms[:1], terms[1:], None)
+    error = DesignError.of(corrections, np.ones(500), [slice(0, 500)], np.zeros(500, dtype=bool))
+    assert np.isnan(error.se).all()  # not the rounding of a deviation that is 0, divided by no degree of freedom
+    assert np.isnan(error.half_width(0.95)).all()
+
+
 def test_tolerances() -> None:
     nie, se = np.array([[1.0, -4.0, 2.0]]), np.array([[0.1, 0.2, 0.3]])
     np.testing.assert_allclose(Tolerance(0.5).target(nie, se, 0.95), 0.5 * se)

@@ -153,8 +153,8 @@ class DesignError:
                 own = np.flatnonzero(open_[group]) + group.start
                 prior = Prior.fit(relative[j, own], own_df[own]) or everywhere
                 df[j, own] = prior.df + own_df[own]
-                with np.errstate(divide="ignore", invalid="ignore"):  # a single draw and no prior: unknown
-                    moderated = (prior.df * prior.variance + relative[j, own]) / df[j, own]
+                moderated = np.full(len(own), np.nan)  # a single draw and no prior: unknown
+                np.divide(prior.df * prior.variance + relative[j, own], df[j, own], out=moderated, where=df[j, own] > 0)
                 unit[j, own] = moderated * np.square(scale[own])
                 surprising[j, own] = prior.surprised(relative[j, own], own_df[own])
         with np.errstate(divide="ignore", invalid="ignore"):
