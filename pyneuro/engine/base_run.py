@@ -40,8 +40,7 @@ class NormBase:
 class LayerBase:
     """One layer of a base run, in the working dtype; S tokens, d hidden, f intermediate, H heads.
 
-    ``sites`` holds, for (module, convention), the site's value in float64 on the CPU: [1, width] for row 0, or all
-    rows.
+    ``sites`` holds, for (module, convention), the site's value in float64: [1, width] for row 0, or all rows.
     """
 
     q: Tensor  # [S, d]
@@ -64,13 +63,66 @@ class LayerBase:
 
 @dataclass(frozen=True, eq=False)
 class BaseRun:
-    """A sample's base run."""
+    """A sample's base run. ``launch_base`` gives logits and sites on the CPU."""
 
     id: str
     tokens: int
     layers: tuple[LayerBase, ...]
     pooled: Tensor  # float64 [d]  tanh output of the pooler
-    logits: Tensor  # float64 [C], on the CPU
+    logits: Tensor  # float64 [C]
+
+
+@dataclass(frozen=True, eq=False)
+class Forward:
+    """A base run where it is computed, nothing of it waited for: whoever reads it on the host waits."""
+
+    layers: tuple[LayerBase, ...]  # without sites
+    sites: tuple[Tensor, ...]  # of every layer side by side, float64 [1 or S, 2 (5 d + f)]
+    pooled: Tensor  # float64 [d]
+    logits: Tensor  # float64 [C]
+    finite: Tensor  # bool, by where in the forward: ``seen``
+
+    def base_run(self, id: str, shape: ModelShape, logits: Tensor, sites: Iterable[Tensor]) -> BaseRun:
+        """With logits and sites as they are here, or as they arrived on the CPU."""
+        layers = tuple(
+            replace(layer, sites=_by_site(values, shape)) for layer, values in zip(self.layers, sites, strict=True)
+        )
+        return BaseRun(id, len(self.layers[0].q), layers, self.pooled, logits)
+
+
+@torch.no_grad()
+def run_forward(weights: ModelWeights, x: Tensor, dtype: torch.dtype, *, all_rows: bool = False) -> Forward:
+    """The base run of embeddings x, float64 [S, d], which are all it depends on; arguments as ``launch_base``."""
+    sums = [x.sum()]  # finite where all is: in float64 a sum does not overflow
+    layers, sites = [], []
+    for w in weights.layers:
+        layer = w.to(torch.float64)
+        trace = layer_forward(layer, x, weights.shape.heads)
+        sums += [value.sum() for value in (*(trace.site(module, "linear") for module in MODULES), trace.x2)]
+        sites.append(_sites(trace, all_rows))
+        layers.append(_keep(layer, x, trace, dtype))
+        x = trace.x2
+    head = weights.head.to(torch.float64)
+    pooled = torch.tanh(torch.nn.functional.linear(x[0], head.pooler_weight, head.pooler_bias))
+    logits = head_forward(head, x[0])
+    finite = torch.isfinite(torch.stack([*sums, pooled.sum(), logits.sum()]))
+    return Forward(tuple(layers), tuple(sites), pooled, logits, finite)
+
+
+def seen(shape: ModelShape) -> list[str]:
+    """Where ``Forward.finite`` looks, in the order of the forward."""
+    layers = [[*(f"L{n}.{module}" for module in MODULES), f"layer {n}'s output"] for n in range(shape.layers)]
+    return ["the embeddings", *(where for layer in layers for where in layer), "the pooler", "the classifier's logits"]
+
+
+def require_finite(finite: Tensor, shape: ModelShape, sample: str) -> None:
+    """Raises InputError with the first place of a forward that is not finite, and the sample's id."""
+    for where, good in zip(seen(shape), finite.tolist(), strict=True):
+        if not good:
+            raise InputError(
+                f"sample {sample!r}: activations of {where} are NaN or infinite; check the model's weights and the "
+                "sample"
+            )
 
 
 @torch.no_grad()
@@ -104,34 +156,15 @@ def launch_base(
         When the run is called for, where an activation is not finite: sample, layer and module named.
     """
     weights = weights or clf.adapter.weights(clf.model)  # a layer at a time goes to float64
-    heads = weights.shape.heads
     x = send(clf.embed(encoding, torch.float64), weights.head.pooler_weight.device)
-    sums = {"the embeddings": x.sum()}  # finite where all is: in float64 a sum does not overflow
-    layers, sites = [], []
-    for number, w in enumerate(weights.layers):
-        layer = w.to(torch.float64)
-        trace = layer_forward(layer, x, heads)
-        seen = {f"L{number}.{module}": trace.site(module, "linear") for module in MODULES}
-        seen[f"layer {number}'s output"] = trace.x2
-        sums |= {name: value.sum() for name, value in seen.items()}
-        sites.append(_sites(trace, all_rows))
-        layers.append(_keep(layer, x, trace, dtype))
-        x = trace.x2
-    head = weights.head.to(torch.float64)
-    pooled = torch.tanh(torch.nn.functional.linear(x[0], head.pooler_weight, head.pooler_bias))
-    logits = head_forward(head, x[0])
-    sums |= {"the pooler": pooled.sum(), "the classifier's logits": logits.sum()}
-    finite = Arrival.of(torch.isfinite(torch.stack(list(sums.values()))))
-    answers = [Arrival.of(value) for value in (logits, *sites)]
+    forward = run_forward(weights, x, dtype, all_rows=all_rows)
+    finite = Arrival.of(forward.finite)
+    answers = [Arrival.of(value) for value in (forward.logits, *forward.sites)]
 
     def result() -> BaseRun:
-        _require_finite(sums, finite.result(), encoding.id)
-        on_cpu = (answer.result() for answer in answers)
-        found = next(on_cpu)
-        kept = [
-            replace(layer, sites=_by_site(values, weights.shape)) for layer, values in zip(layers, on_cpu, strict=True)
-        ]
-        return BaseRun(encoding.id, x.shape[0], tuple(kept), pooled, found)
+        require_finite(finite.result(), clf.shape, encoding.id)
+        logits, *sites = (answer.result() for answer in answers)
+        return forward.base_run(encoding.id, clf.shape, logits, sites)
 
     return result
 
@@ -171,13 +204,3 @@ def _keep(w: LayerWeights, x: Tensor, trace: LayerTrace, dtype: torch.dtype) -> 
         norm2=norm(trace.o + trace.x1, w.ln2_weight),
         sites={},
     )
-
-
-def _require_finite(seen: Iterable[str], finite: Tensor, sample: str) -> None:
-    """What was seen in the order of the forward, and whether it is finite; the first that is not is named."""
-    for where, good in zip(seen, finite.tolist(), strict=True):
-        if not good:
-            raise InputError(
-                f"sample {sample!r}: activations of {where} are NaN or infinite; check the model's weights and the "
-                "sample"
-            )

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,16 +74,14 @@ def changes(
     Returns
     -------
     float64 Tensor [N], and [N] or [T, N] as `z`
-        On the CPU. The change is 0 where a neuron is replaced by its own value.
+        Where the base run's sites are. The change is 0 where a neuron is replaced by its own value.
     """
     rows = [base.layers[layer].sites[module, convention][0] for layer, module, _ in sites]
     values = torch.cat([row[index] for row, (_, _, index) in zip(rows, sites, strict=True)])
     change = intervention.change(values, z)
     if intervention.kind == "replace" and z is not None:
-        starts = np.cumsum([0, *(len(row) for row in rows)])
-        squares = np.add.reduceat(torch.cat(rows).square().numpy(), starts[:-1])
-        sizes = np.sqrt(squares / np.diff(starts))  # of every site, root mean square
-        scale = torch.from_numpy(np.repeat(sizes, [len(index) for _, _, index in sites]))
+        sizes = torch.stack([row.square().mean() for row in rows]).sqrt()
+        scale = torch.cat([size.expand(len(index)) for size, (_, _, index) in zip(sizes, sites, strict=True)])
         change = change.masked_fill(replaced_by_itself(values, z, scale), 0.0)
     return values, change
 

@@ -65,10 +65,11 @@ class LinearEngine:
     def launch_begin(self, encoding: Encoding) -> Callable[[], LinearRun]:
         """``begin``, its base run begun, as ``launch``."""
         pending = self.exact.launch_begin(encoding, weights=self.weights)
-        return lambda: self._backward(pending())
+        return lambda: self.backward(pending())
 
     @torch.no_grad()
-    def _backward(self, base: BaseRun) -> LinearRun:
+    def backward(self, base: BaseRun) -> LinearRun:
+        """Beside a base run. Nothing is waited for."""
         backend, layers = self.exact.backend, self.exact.prepared.layers
         parts = zip(layers, base.layers, run_adjoint(self.exact.prepared, base), self.column_squares, strict=True)
         return LinearRun(base, tuple(LayerEntry(backend, *of_layer) for of_layer in parts))

@@ -11,12 +11,14 @@ import pandas as pd
 import pytest
 
 import pyneuro as pn
+from pyneuro.engine.backend import Backend
 from pyneuro.errors import InputError
 from pyneuro.models import Classifier
 from pyneuro.search.estimate import phase_one
-from tests.device import Device
+from tests.device import Device, cuda, emulated
 from tests.search.oracle import random_values
-from tests.tiny import SamplePair, crossed, make_tiny
+from tests.tiny import PAIRS, SamplePair, crossed, make_tiny
+from tests.tracing import recording_by_trace
 
 MEASURED = ["nie", "se", "log_nie", "diff", "ratio_of_means", "nie_entailment", "min", "max"]
 COUNTED = ["n", "n_neutral"]
@@ -80,6 +82,32 @@ def test_every_depth_and_convention(
     options = {"intervention": "remove", "convention": convention, "method": "linear", "depth": depth}
     wanted = pn.search(clf, many[:3], backend="reference", precision="float64", **options)
     compare(on_device(clf, many[:3], **options), wanted, 2e-3)
+
+
+@pytest.mark.parametrize("convention", ["linear", "hook"])
+@pytest.mark.parametrize("intervention", ["replace", "remove"])
+def test_samples_of_a_length_are_recorded(
+    clf: Classifier, monkeypatch: pytest.MonkeyPatch, convention: str, intervention: str
+) -> None:
+    rng = np.random.default_rng(0)
+    shuffled = [
+        SamplePair(f"{pair.id}-{n}", " ".join(rng.permutation(pair.premise.split())), pair.hypothesis, pair.label)
+        for n in range(7)
+        for pair in PAIRS[:2]
+    ]
+    values = random_values(clf, "HOL", "LOL", convention=convention) if intervention == "replace" else None
+    options: dict[str, Any] = {"convention": convention, "intervention": intervention, "depth": "inside"}
+    options |= {"method": "linear", "progress": False}
+    wanted = pn.search(clf, shuffled, values, backend="reference", precision="float64", **options)
+    monkeypatch.setattr(cuda, "_module", emulated())  # counts on the host
+    recording = recording_by_trace(monkeypatch)
+    made = []
+    monkeypatch.setattr(phase_one, "Recording", lambda *args: made.append(recording(*args)) or made[-1])
+    # Operations by the dispatcher, which can be traced.
+    module = importlib.import_module("pyneuro.search.search")
+    monkeypatch.setattr(module, "choose_backend", lambda backend, precision: Backend("cuda", precision))
+    compare(pn.search(clf, shuffled, values, **options), wanted, 2e-3)
+    assert len(made[0]._graphs) == 2
 
 
 def test_half_precision_predicts_and_a_floor_leaves_samples_out(

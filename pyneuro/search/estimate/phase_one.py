@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pyneuro.effects import Moments
 from pyneuro.effects.on_device import DeviceMoments
-from pyneuro.engine.linear import LinearRun
+from pyneuro.engine.arrival import Arrival
+from pyneuro.engine.base_run import require_finite
+from pyneuro.engine.recording import Recording
 from pyneuro.errors import InputError
 from pyneuro.models.weights import Encoding
-from pyneuro.search.estimate.predictor import Found, Prediction, Predictor
+from pyneuro.search.estimate.predictor import Prediction, Predictor
 from pyneuro.search.evaluator import Float
 
 
@@ -79,13 +83,17 @@ class OnHost:
 
 
 class OnDevice:
-    """Predictions counted on the device: one launch a sample, and the next base run is under way by then."""
+    """Predictions counted on the device: one launch a sample, and the next sample is under way by then."""
 
     def __init__(self, predictor: Predictor, encodings: Sequence[Encoding], one: PhaseOne) -> None:
         self._predictor, self._encodings, self._one = predictor, encodings, one
-        self._begun: dict[int, Callable[[], LinearRun]] = {}
-        self._found: Found
-        exact = predictor.engine.exact.backend.move(torch.from_numpy(predictor.exact_neurons.astype(np.int64)))
+        self._begun: dict[int, Callable[[], tuple[Tensor, Float]]] = {}
+        self._moved: Tensor
+        self._logits: Float
+        backend = predictor.engine.exact.backend
+        self._recording = Recording(predictor.moved_inside, backend.device)
+        self._to_come = Counter(map(len, encodings[one.done :]))
+        exact = backend.move(torch.from_numpy(predictor.exact_neurons.astype(np.int64)))
         sizes = np.stack([one.size, *one.first_order])
         self._moments = DeviceMoments.of(predictor.response, predictor.where, exact, one.moments, sizes)
 
@@ -97,18 +105,42 @@ class OnDevice:
 
     def predict(self, sample: int) -> Float:
         """As ``OnHost``; of the effects, nothing but the exact ones is waited for."""
-        engine = self._predictor.engine
+        launch = self._launch_inside if self._predictor.inside else self._launch
         for number in range(sample, min(sample + 2, len(self._encodings))):
             if number not in self._begun:
-                self._begun[number] = engine.launch_begin(self._encodings[number])
-        self._found = self._predictor.find(self._begun.pop(sample)())
-        return self._found.run.base.logits.numpy()
+                self._begun[number] = launch(self._encodings[number])
+        self._moved, self._logits = self._begun.pop(sample)()
+        return self._logits
+
+    def _launch(self, encoding: Encoding) -> Callable[[], tuple[Tensor, Float]]:
+        """Begins a sample; what is returned gives its ``Found.moved`` and logits."""
+        pending = self._predictor.engine.launch_begin(encoding)
+
+        def result() -> tuple[Tensor, Float]:
+            found = self._predictor.find(pending())
+            return found.moved, found.run.base.logits.numpy()
+
+        return result
+
+    def _launch_inside(self, encoding: Encoding) -> Callable[[], tuple[Tensor, Float]]:
+        """As ``_launch``, where nothing is exact: all of a sample at once, recorded for the lengths that come often."""
+        exact, tokens = self._predictor.engine.exact, len(encoding)
+        x = exact.backend.move(exact.clf.embed(encoding, torch.float64))
+        self._to_come[tokens] -= 1
+        moved, logits, finite = self._recording(x, self._to_come[tokens])
+        arriving = Arrival.of(logits), Arrival.of(finite)
+
+        def result() -> tuple[Tensor, Float]:
+            on_cpu = [part.result() for part in arriving]
+            require_finite(on_cpu[1], exact.shape, encoding.id)
+            return moved, on_cpu[0].numpy()
+
+        return result
 
     def add(self, sample: int) -> None:
         """Count what was predicted last."""
-        logits = self._found.run.base.logits.numpy()
-        sensitivity = self._predictor.sensitivity(logits)
-        self._moments.add(self._found.moved, logits, self._encodings[sample].label, sample, sensitivity)
+        sensitivity = self._predictor.sensitivity(self._logits)
+        self._moments.add(self._moved, self._logits, self._encodings[sample].label, sample, sensitivity)
 
     def read(self) -> PhaseOne:
         """What there is by now. Raises InputError where a prediction was not finite."""

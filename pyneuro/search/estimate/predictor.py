@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from pyneuro.effects import Response, Terms
+from pyneuro.engine.base_run import run_forward
 from pyneuro.engine.entry import after_gelu
 from pyneuro.engine.exact import Candidates, changes
 from pyneuro.engine.intervention import Intervention
 from pyneuro.engine.linear import Depth, LinearEngine, LinearRun
+from pyneuro.engine.linear_entry import LayerEntry
 from pyneuro.models.weights import Encoding
 from pyneuro.search.evaluator import Float
 from pyneuro.search.targets import Group
@@ -42,6 +44,17 @@ class Prediction:
     terms: Sequence[Terms]  # by treatment, [N]; two or more are followed by their contrast, first - second
     size: Float  # [N]  of what the prediction leaves out, up to a factor of each neuron's own
     first_order: Float  # [2, N]  predicted change of the logits, and what bounds it; their ratio scales the size
+
+
+@dataclass(frozen=True, eq=False)
+class _Placed:
+    """What a predictor reads for every sample alike, on the engine's device."""
+
+    sites: list[tuple[int, str, Tensor]]  # of the groups
+    z: Tensor | None  # float64 [T, N]
+    columns: Tensor  # ``Predictor._columns``
+    index: list[Tensor]  # of each group's candidates
+    through_gelu: Tensor  # int64, rows whose change goes through GELU before the adjoint
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,23 +135,49 @@ class Predictor:
             for (site, index), part in zip(self._candidates, change.split(self._rows), strict=True)
         ]
         pending = self._launch_exact(run, candidates)
-        entering = move(change)
-        if len(self._through_gelu):
-            rows = move(self._through_gelu)
-            own = move(values[self._columns[self._through_gelu] % self.neurons])
-            entering = entering.index_put((rows,), after_gelu(own, entering[rows]))
-        moved = [
-            None if exact else run.entries[group.layer].moved(group.module, self.convention, index, part)
-            for exact, group, index, part in zip(
-                self._exact, self.groups, self._index, entering.split(self._rows), strict=True
-            )
-        ]
+        moved = self._entered(run.entries, move(values), move(change))
         for number, found in pending().items():
             part, delta = moved[number], move(found[:, 1:] - found[:, :1])
             moved[number] = (
                 nn.functional.pad(delta, (0, 1)) if part is None else torch.cat([delta, part[:, -1:]], dim=1)
             )
         return Found(run, candidates, torch.cat([part for part in moved if part is not None]))
+
+    @property
+    def inside(self) -> bool:
+        """Whether every adjoint takes over inside the patched layer."""
+        return all(depth == "inside" for depth in self.depths)
+
+    @torch.no_grad()
+    def moved_inside(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Predictions of the sample whose embeddings are x, float64 [S, d] on the engine's device, where every adjoint
+        takes over inside its layer.
+
+        Nothing is waited for, and nothing is read that changes from sample to sample but x: a device may record it.
+
+        Returns
+        -------
+        ``Found.moved`` [M, C], and ``logits`` [C] and ``finite`` of ``Forward``, all on the device.
+        """
+        engine, placed = self.engine, self._placed
+        forward = run_forward(engine.weights, x, engine.exact.backend.dtype)
+        run = engine.backward(forward.base_run("", engine.exact.shape, forward.logits, forward.sites))
+        values, change = changes(run.base, placed.sites, placed.z, self.convention, self.intervention)
+        moved = self._entered(run.entries, values, change.flatten()[placed.columns])
+        return torch.cat([part for part in moved if part is not None]), forward.logits, forward.finite
+
+    def _entered(self, entries: Sequence[LayerEntry], values: Tensor, change: Tensor) -> list[Tensor | None]:
+        """Rows of ``Found.moved`` by group, None for exact ones; values [N] and changes [M] on the engine's device."""
+        placed = self._placed
+        if len(placed.through_gelu):
+            own = values[placed.columns[placed.through_gelu] % self.neurons]
+            change = change.index_put((placed.through_gelu,), after_gelu(own, change[placed.through_gelu]))
+        return [
+            None if exact else entries[group.layer].moved(group.module, self.convention, index, part)
+            for exact, group, index, part in zip(
+                self._exact, self.groups, placed.index, change.split(self._rows), strict=True
+            )
+        ]
 
     def _launch_exact(self, run: LinearRun, candidates: Sequence[Candidates]) -> Callable[[], dict[int, Tensor]]:
         """Changes of the logits [T n, C], on the CPU, of the groups whose adjoint takes over behind their own layer."""
@@ -225,15 +264,16 @@ class Predictor:
         return [(torch.full_like(index, number), index) for number, index in tiled]
 
     @cached_property
-    def _index(self) -> list[Tensor]:
-        """Index of each group's candidates, on the engine's device."""
-        return [self.engine.exact.backend.move(index) for _, index in self._candidates]
-
-    @cached_property
-    def _through_gelu(self) -> Tensor:
-        """int64: rows whose change goes through GELU before the adjoint."""
+    def _placed(self) -> _Placed:
+        move = self.engine.exact.backend.move
         through = [group.module == "I" and self.convention == "linear" for group in self.groups]
-        return torch.from_numpy(np.flatnonzero(np.repeat(through, self._rows)))
+        return _Placed(
+            sites=[(layer, module, move(index)) for layer, module, index in self._sites],
+            z=None if self._z is None else move(self._z),
+            columns=move(self._columns),
+            index=[move(index) for _, index in self._candidates],
+            through_gelu=move(torch.from_numpy(np.flatnonzero(np.repeat(through, self._rows)))),
+        )
 
     @cached_property
     def _exact(self) -> list[bool]:
