@@ -67,6 +67,7 @@ def tests(args: argparse.Namespace) -> dict[str, Any]:
         "tests/ops/test_adjoint_entry.py",
         "tests/effects/test_on_device.py",
         "tests/engine/test_device_engine.py",
+        "tests/engine/test_recording.py",
         "tests/search/test_device_search.py",
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -5,14 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyneuro.data import Pairs
+    from pyneuro.models import Classifier
 
 ROOT = Path(__file__).resolve().parents[1]
+REPEATED = 8  # texts, each of which comes again as another sample
 
 
 def seconds(run: Callable[[], object], rounds: int = 10) -> float:
@@ -268,7 +275,37 @@ def estimate(args: argparse.Namespace) -> dict[str, Any]:
         each = (took[len(pairs)] - took[few]) / (len(pairs) - few)
         found[method] = {"seconds": took[len(pairs)], "seconds_per_pair": each}
         print(f"{method} method, {len(pairs)} pairs: {took[len(pairs)]:.1f} s, {each:.4f} s a pair more", flush=True)
+    found["recorded"] = recorded(clf, pairs)
     return found
+
+
+def recorded(clf: Classifier, pairs: Pairs) -> dict[str, Any]:
+    """Predictions inside the patched layer, samples of a length launched as one CUDA graph or operation by operation:
+    seconds a pair, from two numbers of samples, alternately; medians."""
+    import torch
+
+    import pyneuro as pn
+    from pyneuro.engine import recording
+
+    texts, worth = list(pairs)[:REPEATED], recording.WORTH
+    took: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(3):
+        for as_graphs, seconds in took.items():
+            recording.WORTH = worth if as_graphs else sys.maxsize
+            spent = []
+            for rounds in (5, 25):
+                samples = [replace(pair, id=f"{pair.id}-{n}") for n in range(rounds) for pair in texts]
+                started = time.perf_counter()
+                pn.search(
+                    clf, samples, method="linear", depth="inside", intervention="remove", backend="cuda", progress=False
+                )
+                torch.cuda.synchronize()
+                spent.append(time.perf_counter() - started)
+            seconds.append((spent[1] - spent[0]) / (20 * len(texts)))
+    recording.WORTH = worth
+    graphs, plain = (statistics.median(took[as_graphs]) for as_graphs in (True, False))
+    print(f"inside: {graphs:.4f} s a pair as graphs, {plain:.4f} s without: ratio {plain / graphs:.2f}", flush=True)
+    return {"seconds_per_pair": graphs, "seconds_per_pair_without": plain, "ratio": plain / graphs}
 
 
 def masked(args: argparse.Namespace) -> dict[str, Any]:

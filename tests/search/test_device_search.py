@@ -12,10 +12,11 @@ import pytest
 
 import pyneuro as pn
 from pyneuro.engine.backend import Backend
+from pyneuro.engine.recording import Recording
 from pyneuro.errors import InputError
 from pyneuro.models import Classifier
 from pyneuro.search.estimate import phase_one
-from tests.device import Device, cuda, emulated
+from tests.device import Device
 from tests.search.oracle import random_values
 from tests.tiny import PAIRS, SamplePair, crossed, make_tiny
 from tests.tracing import recording_by_trace
@@ -87,7 +88,7 @@ def test_every_depth_and_convention(
 @pytest.mark.parametrize("convention", ["linear", "hook"])
 @pytest.mark.parametrize("intervention", ["replace", "remove"])
 def test_samples_of_a_length_are_recorded(
-    clf: Classifier, monkeypatch: pytest.MonkeyPatch, convention: str, intervention: str
+    device: Device, clf: Classifier, monkeypatch: pytest.MonkeyPatch, convention: str, intervention: str
 ) -> None:
     rng = np.random.default_rng(0)
     shuffled = [
@@ -99,13 +100,12 @@ def test_samples_of_a_length_are_recorded(
     options: dict[str, Any] = {"convention": convention, "intervention": intervention, "depth": "inside"}
     options |= {"method": "linear", "progress": False}
     wanted = pn.search(clf, shuffled, values, backend="reference", precision="float64", **options)
-    monkeypatch.setattr(cuda, "_module", emulated())  # counts on the host
-    recording = recording_by_trace(monkeypatch)
-    made = []
+    made: list[Recording] = []
+    recording = recording_by_trace(monkeypatch) if device.device.type == "cpu" else Recording
     monkeypatch.setattr(phase_one, "Recording", lambda *args: made.append(recording(*args)) or made[-1])
     # Operations by the dispatcher, which can be traced.
-    module = importlib.import_module("pyneuro.search.search")
-    monkeypatch.setattr(module, "choose_backend", lambda backend, precision: Backend("cuda", precision))
+    backend = Backend("cuda", "fp32", device.backend("fp32").device)
+    monkeypatch.setattr(importlib.import_module("pyneuro.search.search"), "choose_backend", lambda *_: backend)
     compare(pn.search(clf, shuffled, values, **options), wanted, 2e-3)
     assert len(made[0]._graphs) == 2
 
