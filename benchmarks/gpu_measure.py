@@ -280,32 +280,37 @@ def estimate(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def recorded(clf: Classifier, pairs: Pairs) -> dict[str, Any]:
-    """Predictions inside the patched layer, samples of a length launched as one CUDA graph or operation by operation:
-    seconds a pair, from two numbers of samples, alternately; medians."""
+    """Samples of a length launched as one CUDA graph, or operation by operation: seconds a pair, from two numbers of
+    samples, alternately; medians. Predictions of every neuron, and exact effects of a few."""
     import torch
 
     import pyneuro as pn
     from pyneuro.engine import recording
 
     texts, worth = list(pairs)[:REPEATED], recording.WORTH
-    took: dict[bool, list[float]] = {True: [], False: []}
-    for _ in range(3):
-        for as_graphs, seconds in took.items():
-            recording.WORTH = worth if as_graphs else sys.maxsize
-            spent = []
-            for rounds in (5, 25):
-                samples = [replace(pair, id=f"{pair.id}-{n}") for n in range(rounds) for pair in texts]
-                started = time.perf_counter()
-                pn.search(
-                    clf, samples, method="linear", depth="inside", intervention="remove", backend="cuda", progress=False
-                )
-                torch.cuda.synchronize()
-                spent.append(time.perf_counter() - started)
-            seconds.append((spent[1] - spent[0]) / (20 * len(texts)))
+    searches: dict[str, dict[str, Any]] = {
+        "predictions": {"method": "linear", "depth": "inside"},
+        "few neurons": {"method": "exact", "sites": ["L*.*.0", "L*.*.1"]},
+    }
+    found: dict[str, Any] = {}
+    for name, options in searches.items():
+        took: dict[bool, list[float]] = {True: [], False: []}
+        for _ in range(3):
+            for as_graphs, seconds in took.items():
+                recording.WORTH = worth if as_graphs else sys.maxsize
+                spent = []
+                for rounds in (5, 25):
+                    samples = [replace(pair, id=f"{pair.id}-{n}") for n in range(rounds) for pair in texts]
+                    started = time.perf_counter()
+                    pn.search(clf, samples, intervention="remove", backend="cuda", progress=False, **options)
+                    torch.cuda.synchronize()
+                    spent.append(time.perf_counter() - started)
+                seconds.append((spent[1] - spent[0]) / (20 * len(texts)))
+        graphs, plain = (statistics.median(took[as_graphs]) for as_graphs in (True, False))
+        found[name] = {"seconds_per_pair": graphs, "seconds_per_pair_without": plain, "ratio": plain / graphs}
+        print(f"{name}: {graphs:.4f} s a pair as graphs, {plain:.4f} s without: ratio {plain / graphs:.2f}", flush=True)
     recording.WORTH = worth
-    graphs, plain = (statistics.median(took[as_graphs]) for as_graphs in (True, False))
-    print(f"inside: {graphs:.4f} s a pair as graphs, {plain:.4f} s without: ratio {plain / graphs:.2f}", flush=True)
-    return {"seconds_per_pair": graphs, "seconds_per_pair_without": plain, "ratio": plain / graphs}
+    return found
 
 
 def masked(args: argparse.Namespace) -> dict[str, Any]:

@@ -48,14 +48,16 @@ PYBIND11_MODULE(PN_CUDA_MODULE, m) {
   m.attr("architectures") = PN_CUDA_ARCHITECTURES;
 #endif
 
-#if defined(PN_GEMM_SM90)
-  m.attr("gemm_sm90") = true;
-  m.def("delta_gelu_linear", [](Address x, Address weight, Address pre_gelu, Address series, Address unit, Address out, int64_t tokens, int64_t candidates, int64_t hidden,
-                                int64_t width, Address stream) {
-    launch(cuda::delta_gelu_linear, {any(x), any(weight), floats(pre_gelu), floats(series), floats(unit), any(out), tokens, candidates, hidden, width}, stream);
-  });
+#if defined(PN_CUTLASS)
+  m.attr("product_epilogues") = true;
+  const auto define_product = [&](const char* name, auto kernel) {
+    m.def(name, [kernel](Address x, Address weight, Address pre_gelu, Address series, Address unit, Address out, int64_t tokens, int64_t candidates, int64_t hidden, int64_t width,
+                         Address stream) { launch(kernel, {any(x), any(weight), floats(pre_gelu), floats(series), floats(unit), any(out), tokens, candidates, hidden, width}, stream); });
+  };
+  define_product("delta_gelu_linear_sm80", cuda::delta_gelu_linear_sm80);
+  define_product("delta_gelu_linear_sm90", cuda::delta_gelu_linear_sm90);
 #else
-  m.attr("gemm_sm90") = false;
+  m.attr("product_epilogues") = false;
 #endif
 
   m.def(

@@ -111,8 +111,8 @@ def backends() -> Iterator[Finding]:
             yield Finding("cpu", "not built", str(error))
     yield Finding("reference", "plain torch, float64 too")
     built = f"for sm_{ops.architectures().replace(',', ', sm_')}" if ops.cuda_built() else "not built"
-    if ops.cuda_built() and ops.cuda_module().gemm_sm90:
-        built += ", products with epilogues for sm_90a"
+    if ops.cuda_built() and ops.cuda_module().product_epilogues:
+        built += ", products with epilogues for sm_80 and sm_90a"
     yield Finding("cuda", f"{built}; {_devices()}")
 
 

@@ -7,7 +7,7 @@ joining on the way. Padding does not exist: samples come one at a time, at their
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from pyneuro.engine import entry, propagate
 from pyneuro.engine.arrival import Arrival
 from pyneuro.engine.backend import Backend
-from pyneuro.engine.base_run import BaseRun, launch_base
+from pyneuro.engine.base_run import BaseRun, launch_base, run_forward
 from pyneuro.engine.difference import Difference
 from pyneuro.engine.intervention import Intervention, replaced_by_itself
 from pyneuro.engine.plan import Memory
@@ -28,6 +28,10 @@ from pyneuro.models.weights import Encoding, ModelWeights
 from pyneuro.sites import MODULES, ModelShape
 
 ROW0_MODULES = ("Q", "AO", "I", "O")  # a patch of one changes row 0 of its layer's output and no other
+
+
+# Candidates by the number of their site: ids int64 [n] on the CPU, index int64 [n] and change float64 [n].
+BySite = Mapping[int, tuple[Tensor, Tensor, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,9 +54,57 @@ class Candidates:
         return Candidates(self.site[chosen], self.index[chosen], self.change[chosen])
 
     @cached_property
-    def by_site(self) -> dict[int, Tensor]:
-        """Numbers of the candidates of every site there is, int64."""
-        return {int(site): torch.nonzero(self.site == site).flatten() for site in self.site.unique()}
+    def by_site(self) -> BySite:
+        found = {int(site): torch.nonzero(self.site == site).flatten() for site in self.site.unique()}
+        return {site: (ids, self.index[ids], self.change[ids]) for site, ids in found.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Patches:
+    """Patches of single neurons at token 0 that are to be made on every sample; on the engine's device.
+
+    Parameters
+    ----------
+    sites : sequence of (layer, module, index int64 [n])
+        N neurons by site, no site twice.
+    z : float64 Tensor [T, N] or None
+        Replacement values by treatment, as the intervention wants them (None: T = 1).
+    convention : "linear" or "hook"
+    intervention : Intervention
+    """
+
+    sites: Sequence[tuple[int, str, Tensor]]
+    z: Tensor | None
+    convention: str
+    intervention: Intervention
+
+    @classmethod
+    def to_device(
+        cls,
+        backend: Backend,
+        sites: Sequence[tuple[int, str, Tensor]],
+        z: Tensor | None,
+        convention: str,
+        intervention: Intervention,
+    ) -> Patches:
+        """Of tensors on the CPU."""
+        move = backend.move
+        there = [(layer, module, move(index)) for layer, module, index in sites]
+        return cls(there, None if z is None else move(z), convention, intervention)
+
+    def changes(self, base: BaseRun) -> tuple[Tensor, Tensor]:
+        """As ``changes``; [N], and [T, N] (or [N])."""
+        return changes(base, self.sites, self.z, self.convention, self.intervention)
+
+    def by_site(self, base: BaseRun, groups: Sequence[tuple[int, str]]) -> BySite:
+        """Candidates by site, the treatments one after the other within each; numbered in that order."""
+        sizes = [len(index) for *_, index in self.sites]
+        change = self.changes(base)[1].view(-1, sum(sizes))
+        numbers = torch.arange(change.numel()).split([len(change) * size for size in sizes])
+        return {
+            groups.index((layer, module)): (ids, index.repeat(len(change)), part.flatten())
+            for (layer, module, index), ids, part in zip(self.sites, numbers, change.split(sizes, dim=1), strict=True)
+        }
 
 
 def changes(
@@ -99,6 +151,14 @@ class Moved:
         if len(parts) < 2:
             return parts[0] if parts else None
         return cls(torch.cat([part.ids for part in parts]), Difference.cat([part.dx for part in parts]))
+
+
+@dataclass(frozen=True, eq=False)
+class MovedLogits:
+    """Changes of the logits by candidates: which ones, and float64 [N, C] on the engine's device."""
+
+    ids: Tensor  # int64 [N], on the CPU
+    delta: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,9 +255,10 @@ class ExactEngine:
     def launch(self, base: BaseRun, candidates: Candidates, convention: str = "linear") -> Callable[[], Tensor]:
         """``patched``, begun: on a device the work goes on while the caller does something else; call what is returned
         for the result."""
-        parts = [
-            (ids, Arrival.of(self._logits(base, candidates[ids], convention))) for ids in self.chunks(base, candidates)
-        ]
+        parts = []
+        for ids in self.chunks(base, candidates):
+            moved = self._logits(base, candidates[ids].by_site, convention)
+            parts.append((ids[moved.ids], Arrival.of(moved.delta)))
         return lambda: self._gathered(base, candidates, convention, parts)
 
     def _gathered(
@@ -229,7 +290,32 @@ class ExactEngine:
             if len(part):
                 yield from part.split(self.memory.candidates(self.shape, base.tokens, rows, self.backend))
 
-    def carry(self, base: BaseRun, candidates: Candidates, convention: str, stop: int) -> tuple[Moved | None, ...]:
+    @torch.no_grad()
+    def patched_at_once(self, weights: ModelWeights, patches: Patches, x: Tensor) -> tuple[Tensor, ...]:
+        """Patched runs of the sample whose embeddings are x, float64 [S, d] on the engine's device, in one chunk.
+
+        Nothing is waited for, and nothing is read that changes from sample to sample but x: a device may record it.
+
+        Parameters
+        ----------
+        weights : ModelWeights
+            As ``launch_base`` takes them.
+
+        Returns
+        -------
+        ids : int64 Tensor [M]
+            On the CPU: which candidates these are, by the numbers of ``Patches.by_site``.
+        delta : float64 Tensor [M, C]
+            Change of the logits; what is not finite is for the caller to find.
+        logits, finite
+            Of ``Forward``.
+        """
+        forward = run_forward(weights, x, self.backend.dtype)
+        base = forward.base_run("", self.shape, forward.logits, forward.sites)
+        moved = self._logits(base, patches.by_site(base, self.groups), patches.convention)
+        return moved.ids, moved.delta, forward.logits, forward.finite
+
+    def carry(self, base: BaseRun, candidates: BySite, convention: str, stop: int) -> tuple[Moved | None, ...]:
         """Carry candidates of layers up to `stop` < L - 1 to the output of layer `stop`.
 
         Returns
@@ -238,7 +324,7 @@ class ExactEngine:
             Of the candidates that changed every row [S, N, d], and of those that changed row 0 alone [N, d].
         """
         dense = row0 = None
-        for layer in range(self.groups[int(candidates.site.min())][0], stop + 1):
+        for layer in range(self.groups[min(candidates)][0], stop + 1):
             w, b = self.prepared.layers[layer], base.layers[layer]
             moved = []
             if dense is not None:
@@ -250,7 +336,7 @@ class ExactEngine:
             dense, row0 = Moved.join(moved), self._enter_row0(base, candidates, layer, ROW0_MODULES, convention)
         return dense, row0
 
-    def _logits(self, base: BaseRun, candidates: Candidates, convention: str) -> Tensor:
+    def _logits(self, base: BaseRun, candidates: BySite, convention: str) -> MovedLogits:
         last = self.shape.layers - 1
         w, b = self.prepared.layers[last], base.layers[last]
         dense, row0 = self.carry(base, candidates, convention, last - 1)
@@ -263,11 +349,10 @@ class ExactEngine:
             parts.append(entered)
         moved = Moved.join(parts)
         assert moved is not None
-        found = propagate.delta_logits(self.backend, self.prepared.head, base, moved.dx)
-        return found[self.backend.move(moved.ids.argsort())]
+        return MovedLogits(moved.ids, propagate.delta_logits(self.backend, self.prepared.head, base, moved.dx))
 
     def _enter_row0(
-        self, base: BaseRun, candidates: Candidates, layer: int, modules: Sequence[str], convention: str
+        self, base: BaseRun, candidates: BySite, layer: int, modules: Sequence[str], convention: str
     ) -> Moved | None:
         w, b = self.prepared.layers[layer], base.layers[layer]
         return Moved.join(
@@ -278,13 +363,13 @@ class ExactEngine:
         )
 
     def _entering(
-        self, candidates: Candidates, layer: int, modules: Sequence[str]
+        self, candidates: BySite, layer: int, modules: Sequence[str]
     ) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
         """Candidates of a layer by module: (module, ids, index, change), none of them empty."""
         for module in modules:
-            ids = candidates.by_site.get(self.groups.index((layer, module)))
-            if ids is not None:
-                yield module, ids, candidates.index[ids], candidates.change[ids]
+            found = candidates.get(self.groups.index((layer, module)))
+            if found is not None:
+                yield module, *found
 
     @cached_property
     def groups(self) -> list[tuple[int, str]]:

@@ -129,7 +129,7 @@ class LinearEngine:
         output = run.entries[stop].adjoint.output
         found = torch.zeros(len(candidates), len(output) + 1, dtype=torch.float64)
         for ids in self.exact.chunks(run.base, candidates):
-            for moved in self.exact.carry(run.base, candidates[ids], convention, stop):
+            for moved in self.exact.carry(run.base, candidates[ids].by_site, convention, stop):
                 if moved is not None:
                     true = moved.dx.true()
                     dx = true if true.dim() == 3 else true[None]

@@ -70,10 +70,11 @@ def _kernel(
 def gelu_linear(dx: Tensor, weight: Tensor, pre_gelu: Tensor, series: Tensor, unit: Tensor | None) -> Tensor:
     """GELU difference of dx Wᵀ: in the product's epilogue where there is a kernel, else in a second pass."""
     base = (pre_gelu.data_ptr(), series.data_ptr(), cuda.address(unit))
-    if cuda.has_product_epilogues(dx, weight):
+    if (architecture := cuda.product_epilogue(dx, weight)) is not None:
         out = dx.new_empty(*dx.shape[:-1], weight.shape[0])
         sizes = (*dx.shape, weight.shape[0])
-        cuda.launch("delta_gelu_linear", dx, dx.data_ptr(), weight.data_ptr(), *base, out.data_ptr(), *sizes)
+        kernel = f"delta_gelu_linear_{architecture}"
+        cuda.launch(kernel, dx, dx.data_ptr(), weight.data_ptr(), *base, out.data_ptr(), *sizes)
         return out
     out = dx @ weight.T
     cuda.launch("delta_gelu", out, out.data_ptr(), *base, cuda.is_half(out), *out.shape)

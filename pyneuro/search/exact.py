@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from pyneuro.engine.base_run import BaseRun
-from pyneuro.engine.exact import Candidates, ExactEngine, changes
+from pyneuro.engine.arrival import Arrival
+from pyneuro.engine.base_run import BaseRun, require_finite
+from pyneuro.engine.exact import Candidates, ExactEngine, Patches, changes
 from pyneuro.engine.intervention import Intervention
 from pyneuro.engine.joint import Patch, joint_delta_logits
 from pyneuro.engine.plan import layer_flops, patch_flops
+from pyneuro.engine.recording import Recording
 from pyneuro.models.weights import Encoding
 from pyneuro.search.evaluator import Float, Neurons
 from pyneuro.sites import NeuronSet
 
 Token = int | Literal["all"]
+
+
+Groups = Sequence[tuple[int, str, torch.Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +75,7 @@ class ExactEvaluator:
 
     def launch(self, state: BaseRun, groups: Sequence[Neurons]) -> Callable[[], list[Float]]:
         """``neurons`` at token 0 of all these groups, carried together: what is returned gives the results."""
-        neurons = [(layer, module, torch.from_numpy(index)) for layer, module, index, _ in groups]
-        replacements = [torch.from_numpy(z) for *_, z in groups if z is not None]
-        z = torch.cat(replacements, dim=1) if replacements else None
+        neurons, z = _joined(groups)
         _, change = changes(state, neurons, z, self.convention, self.intervention)
         treatments = 1 if z is None else len(z)
         numbers = [self.engine.groups.index((layer, module)) for layer, module, _ in neurons]
@@ -111,6 +116,91 @@ class ExactEvaluator:
         if self._everywhere:
             return (shape.layers - layer) * layer_flops(shape, tokens)
         return patch_flops(shape, tokens, layer, module)
+
+
+@dataclass(frozen=True, eq=False)
+class ExactAtOnce(ExactEvaluator):
+    """Few neurons on a device: all patched runs of a sample in one go, recorded for the lengths that come often.
+
+    Parameters
+    ----------
+    recording : Recording
+        Of ``ExactEngine.patched_at_once``.
+    sizes : dict
+        Candidates of every (layer, module), all treatments, in the order they were given.
+    treatments : int
+    to_come : Counter
+        Samples of every length that were not launched yet; counted down.
+    """
+
+    recording: Recording = field(kw_only=True)
+    sizes: Mapping[tuple[int, str], int] = field(kw_only=True)
+    treatments: int = field(kw_only=True)
+    to_come: Counter[int] = field(kw_only=True)
+
+    @classmethod
+    def of(cls, plain: ExactEvaluator, groups: Sequence[Neurons], encodings: Sequence[Encoding]) -> ExactAtOnce | None:
+        """All the work of a search; None where it is not on a device, or more than one chunk."""
+        engine, longest = plain.engine, max(map(len, encodings))
+        neurons, z = _joined(groups)
+        treatments = 1 if z is None else len(z)
+        sizes = {(layer, module): treatments * len(index) for layer, module, index in neurons}
+        fitting = engine.memory.candidates(engine.shape, longest, longest, engine.backend)
+        if engine.backend.name != "cuda" or plain.token != 0 or sum(sizes.values()) > fitting:
+            return None
+        weights = engine.base_weights or engine.clf.weights(torch.float64)
+        patches = Patches.to_device(engine.backend, neurons, z, plain.convention, plain.intervention)
+        return cls(
+            engine,
+            plain.convention,
+            plain.intervention,
+            recording=Recording(partial(engine.patched_at_once, weights, patches), engine.backend.device),
+            sizes=sizes,
+            treatments=treatments,
+            to_come=Counter(map(len, encodings)),
+        )
+
+    @property
+    def launches(self) -> bool:
+        return True
+
+    def begin(self, encodings: Sequence[Encoding]) -> tuple[BaseRun, Float]:
+        return super().launch_begin(encodings)()
+
+    def launch_begin(self, encodings: Sequence[Encoding]) -> Callable[[], tuple[Any, Float]]:
+        (encoding,) = encodings
+        x = self.engine.backend.move(self.engine.clf.embed(encoding, torch.float64))
+        self.to_come[len(encoding)] -= 1
+        ids, *found = self.recording(x, self.to_come[len(encoding)])
+        arriving = [Arrival.of(tensor) for tensor in found]
+
+        def result() -> tuple[Any, Float]:
+            delta, logits, finite = (arrival.result() for arrival in arriving)
+            require_finite(finite, self.engine.shape, encoding.id)
+            if not torch.isfinite(delta).all():  # the plain way computes again in fp32, or names what is wrong
+                return self.begin(encodings)
+            ordered = torch.empty_like(delta)
+            ordered[ids] = delta
+            parts = ordered.split(list(self.sizes.values()))
+            tiles = {
+                site: part.view(1, self.treatments, -1, part.shape[-1]).numpy()
+                for site, part in zip(self.sizes, parts, strict=True)
+            }
+            return tiles, logits.numpy()[None]
+
+        return result
+
+    def launch(self, state: Any, groups: Sequence[Neurons]) -> Callable[[], list[Float]]:
+        if isinstance(state, BaseRun):
+            return super().launch(state, groups)
+        return lambda: [state[layer, module] for layer, module, *_ in groups]
+
+
+def _joined(groups: Sequence[Neurons]) -> tuple[Groups, torch.Tensor | None]:
+    """Neurons of all groups, and their replacement values [T, N]."""
+    neurons = [(layer, module, torch.from_numpy(index)) for layer, module, index, _ in groups]
+    replacements = [torch.from_numpy(z) for *_, z in groups if z is not None]
+    return neurons, torch.cat(replacements, dim=1) if replacements else None
 
 
 def _patches(

@@ -25,11 +25,11 @@ from pyneuro.search.driver import Sweep
 from pyneuro.search.estimate.estimate import Budget, run_estimate
 from pyneuro.search.estimate.tolerance import Tolerance, ToleranceOf
 from pyneuro.search.evaluator import Evaluator
-from pyneuro.search.exact import ExactEvaluator
+from pyneuro.search.exact import ExactAtOnce, ExactEvaluator
 from pyneuro.search.floor import require_samples
 from pyneuro.search.progress import Progress, duration
 from pyneuro.search.request import Checked, Request, check_request, describe
-from pyneuro.search.targets import Sites
+from pyneuro.search.targets import Group, Sites
 from pyneuro.sites import NeuronSet
 
 METHODS = ("exact", "estimate", "linear")
@@ -199,7 +199,11 @@ def search(
 def _exact(clf: Classifier, checked: Checked, backend: Backend, memory: Memory) -> Evaluator:
     engine = ExactEngine.create(clf, backend, memory)
     joint = not isinstance(checked.sites, NeuronSet)
-    return ExactEvaluator(engine, checked.request.convention, checked.intervention, checked.request.token, joint)
+    plain = ExactEvaluator(engine, checked.request.convention, checked.intervention, checked.request.token, joint)
+    if joint:
+        return plain
+    neurons = [(g.layer, g.module, g.index, g.z) for g in checked.groups if isinstance(g, Group)]
+    return ExactAtOnce.of(plain, neurons, checked.encodings) or plain
 
 
 def run_search(

@@ -2,10 +2,11 @@
 
     python tests/native/check_device_build.py [--write] [--architectures 80 90 100] [--cutlass DIR]
 
-Registers and shared memory of every kernel on sm_90 are compared with csrc/cuda/resources.tsv, which --write makes;
-another nvcc than the one that made it is held to the spills alone. With CUTLASS (``--cutlass``, ``PN_CUTLASS``, or
-PyPI's nvidia-cutlass) the products for sm_90a are built too: their tensor core instructions must be Hopper's, and not
-put one after the other. The instructions are read with cuobjdump (PyPI: nvidia-cuda-cuobjdump) where it is found.
+Registers and shared memory of every kernel on sm_90 are compared with csrc/cuda/resources.tsv, made by --write; with
+another nvcc than the one that made it only spills are refused. With CUTLASS (``--cutlass``, ``PN_CUTLASS``, or PyPI's
+nvidia-cutlass) the products for sm_80 and sm_90a are built too: their tensor core instructions must be those of their
+architecture, and Hopper's not put one after the other. The instructions are read with cuobjdump (PyPI:
+nvidia-cuda-cuobjdump) where it is found.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ SERIALIZED = "C7510"  # ptxas: wgmma instructions one after the other
 # Kernels whose vector form must read global memory 16 bytes at a time, and the one that works on bytes.
 WIDE = re.compile(r"(layernorm|entry|gelu)_kernel<[^,]+, [48][,>]")
 BYTEWISE = "mask_kernel"
+# Products with an epilogue: source, architecture, tensor core instruction.
+PRODUCTS = [("delta_gelu_sm80", "80", "HMMA"), ("delta_gelu_sm90", "90a", "HGMMA")]
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,14 @@ def demangled(name: str) -> str:
 
 
 def compare(found: list[Kernel], version: str) -> list[str]:
-    problems = [f"{k.name} spills {k.spills} bytes" for k in found if k.spills]
+    """Kernels whose resources are not those of the table."""
     made_by, *rows = TABLE.read_text().splitlines()
     if made_by != header(version):
-        print(f"resources: {TABLE.name} was made by another nvcc than {version}; spills alone are compared")
-        return problems
+        print(f"resources: {TABLE.name} was made by another nvcc than {version}; spills alone are looked at")
+        return []
     kept = dict(row.split("\t", 1) for row in rows[1:])
     now = {k.name: f"{k.registers}\t{k.shared}" for k in found}
+    problems = []
     for name in sorted(kept.keys() | now.keys()):
         if kept.get(name) != now.get(name):
             problems.append(f"{name}: registers and shared memory {now.get(name)}, in {TABLE.name} {kept.get(name)}")
@@ -92,23 +96,24 @@ def header(version: str) -> str:
     return f"# sm_90, nvcc {version}"
 
 
-def instructions(objects: list[Path]) -> list[str]:
-    """Claims of the kernels about the instructions they are made of that do not hold."""
+def instructions(objects: dict[Path, str | None]) -> list[str]:
+    """Claims of the kernels about the instructions they are made of that do not hold. By object, the instruction of
+    the tensor cores that every kernel of it must have, where it has one."""
     tool = shutil.which("cuobjdump") or shutil.which("cuobjdump", path=str(bundled_tools()))
     if tool is None:
         print("instructions: no cuobjdump on this machine (PyPI: nvidia-cuda-cuobjdump); not read")
         return []
     problems = []
     environment = {**os.environ, "PATH": f"{bundled_tools()}:{os.environ['PATH']}"}
-    for path in objects:
+    for path, tensor_core in objects.items():
         text = subprocess.run(
             [tool, "--dump-sass", str(path)], capture_output=True, text=True, check=True, env=environment
         )
         for part in text.stdout.split("Function : ")[1:]:
             name = demangled(part.split("\n", 1)[0].strip())
             found = set(re.findall(r"\s([A-Z][A-Z0-9]*(?:\.[A-Za-z0-9_]+)*)\s", part))
-            if "gemm" in path.name and not any(op.startswith("HGMMA") for op in found):
-                problems.append(f"{path.stem}: no HGMMA")
+            if tensor_core is not None and not any(op.startswith(tensor_core) for op in found):
+                problems.append(f"{path.stem}: no {tensor_core}")
             if any(op.startswith(("LDL", "STL")) for op in found):
                 problems.append(f"{name} keeps values in local memory")
             if WIDE.match(name) and not any(op.startswith("LDG.E.128") for op in found):
@@ -143,30 +148,30 @@ def main() -> int:
     version = compiler_version()
     sources = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = {}
+        jobs, products = {}, {}
         for architecture in args.architectures:
             for source in sources:
                 out = Path(folder) / f"{source.stem}_{architecture}.o"
                 jobs[architecture, source] = out, pool.submit(build, source, [f"-arch=sm_{architecture}"], out)
         if args.cutlass:
-            flags = [
-                "-gencode=arch=compute_90a,code=sm_90a",
-                "-DNDEBUG",
-                "--expt-relaxed-constexpr",
-                f"-I{args.cutlass}",
-            ]
-            for source in sorted((ROOT / "csrc" / "cuda" / "gemm").glob("*.cu")):
-                out = Path(folder) / f"gemm_{source.stem}.o"
-                jobs["90a", source] = out, pool.submit(build, source, flags, out)
+            flags = ["-DNDEBUG", "--expt-relaxed-constexpr", f"-I{args.cutlass}"]
+            for name, architecture, tensor_core in PRODUCTS:
+                source, out = ROOT / "csrc" / "cuda" / "gemm" / f"{name}.cu", Path(folder) / f"{name}.o"
+                gencode = f"-gencode=arch=compute_{architecture},code=sm_{architecture}"
+                jobs["product", source] = out, pool.submit(build, source, [gencode, *flags], out)
+                products[out] = tensor_core
         else:
             print("products with epilogues: no CUTLASS on this machine (PyPI: nvidia-cutlass, 4.2); not built")
         reports = {key: job.result() for key, (_, job) in jobs.items()}
-        hopper = [key for key in jobs if key[0] in ("90", "90a")]
-        found = [kernel for key in jobs if key[0] == "90" for kernel in kernels(reports[key])]
+        found, of_products = (
+            [kernel for key in jobs if key[0] == kind for kernel in kernels(reports[key])] for kind in ("90", "product")
+        )
         if args.write:
             rows = sorted(f"{k.name}\t{k.registers}\t{k.shared}" for k in found)
             TABLE.write_text("\n".join([header(version), "kernel\tregisters\tstatic shared bytes", *rows]) + "\n")
-        problems = compare(found, version) + instructions([jobs[key][0] for key in hopper])
+        problems = [f"{k.name} spills {k.spills} bytes" for k in (*found, *of_products) if k.spills]
+        problems += compare(found, version)
+        problems += instructions({path: None for (kind, _), (path, _) in jobs.items() if kind == "90"} | products)
     for problem in problems:
         print(f"problem: {problem}")
     if not problems:

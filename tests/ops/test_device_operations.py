@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pyneuro import ops
-from pyneuro.ops import reference
-from tests.device import Device
+from pyneuro.ops import cuda, reference
+from pyneuro.ops.delta_feed_forward import gelu_linear
+from tests.device import HAS_DEVICE, Device
 from tests.ops.cases import arguments, differences, relative_error, to32
 
 # S, N, d, H, f: odd sizes, whole vectors, heads of 32 and 64 (tensor cores), one token, more than 64 tokens.
@@ -194,6 +195,38 @@ def test_gelu_series(device: Device) -> None:
     torch.testing.assert_close(got.double(), want, rtol=1e-6, atol=1e-40)
     assert torch.equal(torch.ops.pyneuro.gelu_series(a, torch.float64), want)
     torch.library.opcheck(torch.ops.pyneuro.gelu_series.default, (a, torch.float32))
+
+
+@pytest.mark.skipif(not HAS_DEVICE, reason="no CUDA device, or no CUDA kernels built")
+@pytest.mark.parametrize("size", [0.01, 30.0], ids=["in the series", "beyond it"])
+@pytest.mark.parametrize("shape", [(5, 37, 64, 96), (1, 1, 8, 8), (3, 300, 768, 1544)], ids=str)
+@pytest.mark.parametrize("architecture", ["sm80", "sm90"])
+def test_products_with_the_gelu_difference_in_their_epilogue(
+    architecture: str, shape: tuple[int, int, int, int], size: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not cuda.cuda_module().product_epilogues:
+        pytest.skip("built without CUTLASS")
+    major, minor = torch.cuda.get_device_capability()
+    if (major, minor) != (9, 0) if architecture == "sm90" else major < 8:
+        pytest.skip(f"this device does not run code for {architecture}")  # newer ones run that for sm80
+    tokens, candidates, hidden, width = shape
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*sizes: int) -> Tensor:
+        return torch.randn(*sizes, generator=generator)
+
+    dx, weight, pre_gelu = (
+        normal(tokens, candidates, hidden).half(),
+        normal(width, hidden).half(),
+        normal(tokens, width),
+    )
+    unit = torch.exp2(normal(candidates).round()) * size / hidden**0.5
+    true = dx.double() @ weight.double().T * unit.double()[:, None]
+    want = reference.delta_gelu(pre_gelu.double(), true, reference.gelu_series(pre_gelu.double()))
+    series = reference.gelu_series(pre_gelu.double()).float()
+    monkeypatch.setattr(cuda, "product_epilogue", lambda dx, weight: architecture)
+    got = gelu_linear(*(x.cuda() for x in (dx, weight, pre_gelu, series, unit)))
+    assert worst_row(got.cpu(), unit, want) < 2e-3
 
 
 class TestMaskedLinear:

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import pyneuro as pn
+from pyneuro.engine import plan
 from pyneuro.engine.backend import Backend
 from pyneuro.engine.recording import Recording
 from pyneuro.errors import InputError
 from pyneuro.models import Classifier
+from pyneuro.search import exact as search_exact
 from pyneuro.search.estimate import phase_one
 from tests.device import Device
 from tests.search.oracle import random_values
@@ -85,29 +88,84 @@ def test_every_depth_and_convention(
     compare(on_device(clf, many[:3], **options), wanted, 2e-3)
 
 
-@pytest.mark.parametrize("convention", ["linear", "hook"])
-@pytest.mark.parametrize("intervention", ["replace", "remove"])
-def test_samples_of_a_length_are_recorded(
-    device: Device, clf: Classifier, monkeypatch: pytest.MonkeyPatch, convention: str, intervention: str
-) -> None:
+@pytest.fixture
+def repeated() -> list[SamplePair]:
+    """Different texts of two lengths."""
     rng = np.random.default_rng(0)
-    shuffled = [
+    return [
         SamplePair(f"{pair.id}-{n}", " ".join(rng.permutation(pair.premise.split())), pair.hypothesis, pair.label)
         for n in range(7)
         for pair in PAIRS[:2]
     ]
-    values = random_values(clf, "HOL", "LOL", convention=convention) if intervention == "replace" else None
-    options: dict[str, Any] = {"convention": convention, "intervention": intervention, "depth": "inside"}
-    options |= {"method": "linear", "progress": False}
-    wanted = pn.search(clf, shuffled, values, backend="reference", precision="float64", **options)
+
+
+@pytest.fixture
+def recorded(device: Device, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``pyneuro.search`` on a device that records, and what it recorded; on the host a trace is what it records."""
     made: list[Recording] = []
     recording = recording_by_trace(monkeypatch) if device.device.type == "cpu" else Recording
-    monkeypatch.setattr(phase_one, "Recording", lambda *args: made.append(recording(*args)) or made[-1])
+    for module in (phase_one, search_exact):
+        monkeypatch.setattr(module, "Recording", lambda *args: made.append(recording(*args)) or made[-1])
     # Operations by the dispatcher, which can be traced.
     backend = Backend("cuda", "fp32", device.backend("fp32").device)
     monkeypatch.setattr(importlib.import_module("pyneuro.search.search"), "choose_backend", lambda *_: backend)
-    compare(pn.search(clf, shuffled, values, **options), wanted, 2e-3)
-    assert len(made[0]._graphs) == 2
+
+    def search(*args: Any, **options: Any) -> tuple[pn.Result, list[int]]:
+        made.clear()
+        return pn.search(*args, progress=False, **options), [len(recording._graphs) for recording in made]
+
+    return search
+
+
+@pytest.mark.parametrize("convention", ["linear", "hook"])
+@pytest.mark.parametrize("intervention", ["replace", "remove"])
+@pytest.mark.parametrize("method", ["exact", "linear"])
+def test_samples_of_a_length_are_recorded(
+    recorded: Any, clf: Classifier, repeated: list[SamplePair], method: str, convention: str, intervention: str
+) -> None:
+    values = random_values(clf, "HOL", "LOL", convention=convention) if intervention == "replace" else None
+    options = {"convention": convention, "intervention": intervention, "method": method}
+    options |= {"depth": "inside"} if method == "linear" else {}
+    wanted = pn.search(clf, repeated, values, backend="reference", precision="float64", progress=False, **options)
+    found, graphs = recorded(clf, repeated, values, **options)
+    compare(found, wanted, 2e-3)
+    assert graphs == [2]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_layers_are_launched_ahead_where_a_sample_is_more_than_a_chunk(
+    on_device: Any, clf: Classifier, many: list[SamplePair], monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    values = random_values(clf, "HOL", "LOL")
+    at_once = on_device(clf, many, values, precision=precision)
+    monkeypatch.setattr(plan, "DEVICE_MOST_CANDIDATES", 50)
+    with monkeypatch.context() as patch:
+        patch.setattr(search_exact.ExactAtOnce, "launch_begin", None)
+        compare(on_device(clf, many, values, precision=precision), at_once, 1e-5 if precision == "fp32" else 2e-2)
+
+
+def test_what_outgrows_its_unit_is_computed_again(
+    on_device: Any, clf: Classifier, many: list[SamplePair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"sites": ["L0.AO.*", "L0.V.*"], "intervention": "remove"}
+    wanted = on_device(clf, many, precision="fp16", **options)
+    call = Recording.__call__
+
+    def overflowing(self: Recording, *args: Any) -> Any:
+        ids, delta, *rest = call(self, *args)
+        return ids, delta.index_fill(0, torch.tensor([3], device=delta.device), torch.inf), *rest
+
+    monkeypatch.setattr(Recording, "__call__", overflowing)
+    compare(on_device(clf, many, precision="fp16", **options), wanted, 1e-5)
+
+
+def test_an_exact_effect_that_is_not_finite_names_neuron_and_sample(
+    on_device: Any, clf: Classifier, many: list[SamplePair]
+) -> None:
+    arrays = {("HOL", 0, "O"): np.where(np.arange(16) == 7, 1e200, 0.0)}
+    values = pn.Values.from_arrays(arrays, convention="linear")
+    with pytest.raises(InputError, match=r"patching L0\.O\.7 of sample '0-0' by 1e\+200 gives a NaN or infinite"):
+        on_device(clf, many, values, sites="L0.O.*")
 
 
 def test_half_precision_predicts_and_a_floor_leaves_samples_out(

@@ -88,7 +88,7 @@ struct GeluSeries {
 };
 cudaError_t gelu_series(const GeluSeries&, cudaStream_t);
 
-// GELU difference of x Wᵀ, fp16, in one pass on tensor cores. Built where there is CUTLASS, for Hopper.
+// GELU difference of x Wᵀ, fp16, in one pass on tensor cores. Built where there is CUTLASS, for Ampere and Ada, and for Hopper.
 struct DeltaGeluLinear {
   const void* x;       // [S, N, d]
   const void* weight;  // [f, d]
@@ -98,7 +98,8 @@ struct DeltaGeluLinear {
   void* out;  // [S, N, f]
   int64_t tokens, candidates, hidden, width;
 };
-cudaError_t delta_gelu_linear(const DeltaGeluLinear&, cudaStream_t);
+cudaError_t delta_gelu_linear_sm80(const DeltaGeluLinear&, cudaStream_t);
+cudaError_t delta_gelu_linear_sm90(const DeltaGeluLinear&, cudaStream_t);
 
 struct DeltaAttention {
   const void* dqkv;  // [S, N, 3d]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pyneuro.effects import Response, Terms
 from pyneuro.engine.base_run import run_forward
 from pyneuro.engine.entry import after_gelu
-from pyneuro.engine.exact import Candidates, changes
+from pyneuro.engine.exact import Candidates, Patches, changes
 from pyneuro.engine.intervention import Intervention
 from pyneuro.engine.linear import Depth, LinearEngine, LinearRun
 from pyneuro.engine.linear_entry import LayerEntry
@@ -50,8 +50,7 @@ class Prediction:
 class _Placed:
     """What a predictor reads for every sample alike, on the engine's device."""
 
-    sites: list[tuple[int, str, Tensor]]  # of the groups
-    z: Tensor | None  # float64 [T, N]
+    patches: Patches  # of the groups
     columns: Tensor  # ``Predictor._columns``
     index: list[Tensor]  # of each group's candidates
     through_gelu: Tensor  # int64, rows whose change goes through GELU before the adjoint
@@ -162,7 +161,7 @@ class Predictor:
         engine, placed = self.engine, self._placed
         forward = run_forward(engine.weights, x, engine.exact.backend.dtype)
         run = engine.backward(forward.base_run("", engine.exact.shape, forward.logits, forward.sites))
-        values, change = changes(run.base, placed.sites, placed.z, self.convention, self.intervention)
+        values, change = placed.patches.changes(run.base)
         moved = self._entered(run.entries, values, change.flatten()[placed.columns])
         return torch.cat([part for part in moved if part is not None]), forward.logits, forward.finite
 
@@ -268,8 +267,9 @@ class Predictor:
         move = self.engine.exact.backend.move
         through = [group.module == "I" and self.convention == "linear" for group in self.groups]
         return _Placed(
-            sites=[(layer, module, move(index)) for layer, module, index in self._sites],
-            z=None if self._z is None else move(self._z),
+            patches=Patches.to_device(
+                self.engine.exact.backend, self._sites, self._z, self.convention, self.intervention
+            ),
             columns=move(self._columns),
             index=[move(index) for _, index in self._candidates],
             through_gelu=move(torch.from_numpy(np.flatnonzero(np.repeat(through, self._rows)))),
