@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,12 +12,12 @@ import numpy.typing as npt
 import torch
 
 from pyneuro.engine.arrival import Arrival
-from pyneuro.engine.base_run import BaseRun, require_finite
+from pyneuro.engine.at_once import AtOnce
+from pyneuro.engine.base_run import BaseRun
 from pyneuro.engine.exact import Candidates, ExactEngine, Patches, changes
 from pyneuro.engine.intervention import Intervention
 from pyneuro.engine.joint import Patch, joint_delta_logits
 from pyneuro.engine.plan import layer_flops, patch_flops
-from pyneuro.engine.recording import Recording
 from pyneuro.models.weights import Encoding
 from pyneuro.search.evaluator import Float, Neurons
 from pyneuro.sites import NeuronSet
@@ -120,33 +119,31 @@ class ExactEvaluator:
 
 @dataclass(frozen=True, eq=False)
 class ExactAtOnce(ExactEvaluator):
-    """Few neurons on a device: all patched runs of a sample in one go, recorded for the lengths that come often.
+    """Few neurons on a device: all patched runs of a sample in one go.
 
     Parameters
     ----------
-    recording : Recording
-        Of ``ExactEngine.patched_at_once``.
+    at_once : AtOnce
+        By ``ExactEngine.patched_at_once``.
     sizes : dict
         Candidates of every (layer, module), all treatments, in the order they were given.
     treatments : int
-    to_come : Counter
-        Samples of every length that were not launched yet; counted down.
     """
 
-    recording: Recording = field(kw_only=True)
+    at_once: AtOnce = field(kw_only=True)
     sizes: Mapping[tuple[int, str], int] = field(kw_only=True)
     treatments: int = field(kw_only=True)
-    to_come: Counter[int] = field(kw_only=True)
 
     @classmethod
     def of(cls, plain: ExactEvaluator, groups: Sequence[Neurons], encodings: Sequence[Encoding]) -> ExactAtOnce | None:
         """All the work of a search; None where it is not on a device, or more than one chunk."""
         engine, longest = plain.engine, max(map(len, encodings))
+        if engine.backend.name != "cuda" or plain.token != 0:
+            return None
         neurons, z = _joined(groups)
         treatments = 1 if z is None else len(z)
         sizes = {(layer, module): treatments * len(index) for layer, module, index in neurons}
-        fitting = engine.memory.candidates(engine.shape, longest, longest, engine.backend)
-        if engine.backend.name != "cuda" or plain.token != 0 or sum(sizes.values()) > fitting:
+        if sum(sizes.values()) > engine.memory.candidates(engine.shape, longest, longest, engine.backend):
             return None
         weights = engine.base_weights or engine.clf.weights(torch.float64)
         patches = Patches.to_device(engine.backend, neurons, z, plain.convention, plain.intervention)
@@ -154,10 +151,9 @@ class ExactAtOnce(ExactEvaluator):
             engine,
             plain.convention,
             plain.intervention,
-            recording=Recording(partial(engine.patched_at_once, weights, patches), engine.backend.device),
+            at_once=AtOnce(engine, partial(engine.patched_at_once, weights, patches), encodings),
             sizes=sizes,
             treatments=treatments,
-            to_come=Counter(map(len, encodings)),
         )
 
     @property
@@ -169,14 +165,11 @@ class ExactAtOnce(ExactEvaluator):
 
     def launch_begin(self, encodings: Sequence[Encoding]) -> Callable[[], tuple[Any, Float]]:
         (encoding,) = encodings
-        x = self.engine.backend.move(self.engine.clf.embed(encoding, torch.float64))
-        self.to_come[len(encoding)] -= 1
-        ids, *found = self.recording(x, self.to_come[len(encoding)])
-        arriving = [Arrival.of(tensor) for tensor in found]
+        (ids, found), pending = self.at_once.launch(encoding)
+        arriving = Arrival.of(found)
 
         def result() -> tuple[Any, Float]:
-            delta, logits, finite = (arrival.result() for arrival in arriving)
-            require_finite(finite, self.engine.shape, encoding.id)
+            logits, delta = pending(), arriving.result()
             if not torch.isfinite(delta).all():  # the plain way computes again in fp32, or names what is wrong
                 return self.begin(encodings)
             ordered = torch.empty_like(delta)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import pyneuro as pn
-from pyneuro.engine import plan
+from pyneuro.engine import at_once, plan
 from pyneuro.engine.backend import Backend
 from pyneuro.engine.recording import Recording
 from pyneuro.errors import InputError
@@ -104,8 +104,7 @@ def recorded(device: Device, monkeypatch: pytest.MonkeyPatch) -> Any:
     """``pyneuro.search`` on a device that records, and what it recorded; on the host a trace is what it records."""
     made: list[Recording] = []
     recording = recording_by_trace(monkeypatch) if device.device.type == "cpu" else Recording
-    for module in (phase_one, search_exact):
-        monkeypatch.setattr(module, "Recording", lambda *args: made.append(recording(*args)) or made[-1])
+    monkeypatch.setattr(at_once, "Recording", lambda *args: made.append(recording(*args)) or made[-1])
     # Operations by the dispatcher, which can be traced.
     backend = Backend("cuda", "fp32", device.backend("fp32").device)
     monkeypatch.setattr(importlib.import_module("pyneuro.search.search"), "choose_backend", lambda *_: backend)
@@ -137,11 +136,11 @@ def test_layers_are_launched_ahead_where_a_sample_is_more_than_a_chunk(
     on_device: Any, clf: Classifier, many: list[SamplePair], monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     values = random_values(clf, "HOL", "LOL")
-    at_once = on_device(clf, many, values, precision=precision)
+    wanted = on_device(clf, many, values, precision=precision)
     monkeypatch.setattr(plan, "DEVICE_MOST_CANDIDATES", 50)
     with monkeypatch.context() as patch:
         patch.setattr(search_exact.ExactAtOnce, "launch_begin", None)
-        compare(on_device(clf, many, values, precision=precision), at_once, 1e-5 if precision == "fp32" else 2e-2)
+        compare(on_device(clf, many, values, precision=precision), wanted, 1e-5 if precision == "fp32" else 2e-2)
 
 
 def test_what_outgrows_its_unit_is_computed_again(

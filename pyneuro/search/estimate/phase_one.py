@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -12,9 +11,7 @@ from torch import Tensor
 
 from pyneuro.effects import Moments
 from pyneuro.effects.on_device import DeviceMoments
-from pyneuro.engine.arrival import Arrival
-from pyneuro.engine.base_run import require_finite
-from pyneuro.engine.recording import Recording
+from pyneuro.engine.at_once import AtOnce
 from pyneuro.errors import InputError
 from pyneuro.models.weights import Encoding
 from pyneuro.search.estimate.predictor import Prediction, Predictor
@@ -91,8 +88,7 @@ class OnDevice:
         self._moved: Tensor
         self._logits: Float
         backend = predictor.engine.exact.backend
-        self._recording = Recording(predictor.moved_inside, backend.device)
-        self._to_come = Counter(map(len, encodings[one.done :]))
+        self._at_once = AtOnce(predictor.engine.exact, predictor.moved_inside, encodings[one.done :])
         exact = backend.move(torch.from_numpy(predictor.exact_neurons.astype(np.int64)))
         sizes = np.stack([one.size, *one.first_order])
         self._moments = DeviceMoments.of(predictor.response, predictor.where, exact, one.moments, sizes)
@@ -123,19 +119,9 @@ class OnDevice:
         return result
 
     def _launch_inside(self, encoding: Encoding) -> Callable[[], tuple[Tensor, Float]]:
-        """As ``_launch``, where nothing is exact: all of a sample at once, recorded for the lengths that come often."""
-        exact, tokens = self._predictor.engine.exact, len(encoding)
-        x = exact.backend.move(exact.clf.embed(encoding, torch.float64))
-        self._to_come[tokens] -= 1
-        moved, logits, finite = self._recording(x, self._to_come[tokens])
-        arriving = Arrival.of(logits), Arrival.of(finite)
-
-        def result() -> tuple[Tensor, Float]:
-            on_cpu = [part.result() for part in arriving]
-            require_finite(on_cpu[1], exact.shape, encoding.id)
-            return moved, on_cpu[0].numpy()
-
-        return result
+        """As ``_launch``, where nothing is exact."""
+        (moved,), logits = self._at_once.launch(encoding)
+        return lambda: (moved, logits().numpy())
 
     def add(self, sample: int) -> None:
         """Count what was predicted last."""
