@@ -16,6 +16,11 @@
 
 namespace pyneuro::cuda {
 
+#if defined(PN_EMULATE)
+constexpr bool kEmulated = true;  // where every path is to be taken at sizes that the host can run
+#else
+constexpr bool kEmulated = false;
+#endif
 constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kWarp = 32;
 
@@ -48,17 +53,20 @@ __device__ __forceinline__ void load(const float* p, float (&x)[W]) {
     for (int i = 0; i < W; ++i) x[i] = p[i];
   }
 }
+// Eight halves as they come from memory.
+__device__ __forceinline__ void unpack(const uint4& v, float (&x)[8]) {
+  const unsigned parts[4] = {v.x, v.y, v.z, v.w};
+  for (int i = 0; i < 4; ++i) {
+    __half2 pair;
+    memcpy(&pair, &parts[i], sizeof pair);
+    const float2 f = __half22float2(pair);
+    x[2 * i] = f.x, x[2 * i + 1] = f.y;
+  }
+}
 template <int W>
 __device__ __forceinline__ void load(const __half* p, float (&x)[W]) {
   if constexpr (W == 8) {
-    const uint4 v = *reinterpret_cast<const uint4*>(p);
-    const unsigned parts[4] = {v.x, v.y, v.z, v.w};
-    for (int i = 0; i < 4; ++i) {
-      __half2 pair;
-      memcpy(&pair, &parts[i], sizeof pair);
-      const float2 f = __half22float2(pair);
-      x[2 * i] = f.x, x[2 * i + 1] = f.y;
-    }
+    unpack(*reinterpret_cast<const uint4*>(p), x);
   } else {
     for (int i = 0; i < W; ++i) x[i] = __half2float(p[i]);
   }

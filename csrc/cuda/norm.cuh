@@ -25,6 +25,40 @@ struct Row {
   }
 };
 
+// What the candidates of a token share: read where it is needed, or kept in a lane's registers for many rows.
+template <int W, int V, bool kKept = false>
+struct TokenNorm {
+  const float *centred_row, *gamma_row;
+  float rstd;
+  float c[kKept ? V : 1][W], g[kKept ? V : 1][W];
+
+  __device__ __forceinline__ TokenNorm(const NormBase& base, int64_t token, int64_t columns)
+      : centred_row(base.centred + token * columns), gamma_row(base.gamma), rstd(base.rstd[token]) {
+    if constexpr (kKept) {
+#pragma unroll
+      for (int v = 0; v < V; ++v) {
+        if (Row<W, V>::column(v) < columns) {
+          load(centred_row + Row<W, V>::column(v), c[v]);
+          load(gamma_row + Row<W, V>::column(v), g[v]);
+        }
+      }
+    }
+  }
+  __device__ __forceinline__ void centred(int v, float (&x)[W]) const { get(c, centred_row, v, x); }
+  __device__ __forceinline__ void gamma(int v, float (&x)[W]) const { get(g, gamma_row, v, x); }
+
+ private:
+  template <int Kept>
+  static __device__ __forceinline__ void get(const float (&kept)[Kept][W], const float* row, int v, float (&x)[W]) {
+    if constexpr (kKept) {
+#pragma unroll
+      for (int i = 0; i < W; ++i) x[i] = kept[v][i];
+    } else {
+      load(row + Row<W, V>::column(v), x);
+    }
+  }
+};
+
 // (var' + eps) / (var + eps) where most of the variance went away: summed from the patched row, so that nothing cancels. dc is du - mean(du).
 template <int W, int V>
 __device__ __forceinline__ float shrunken_growth(const Row<W, V>& dc, const float* centred, float rstd, float unit, int64_t columns) {
@@ -45,8 +79,8 @@ __device__ __forceinline__ float shrunken_growth(const Row<W, V>& dc, const floa
 }
 
 // du, in the candidate's unit, becomes the difference after the LayerNorm, in the same unit.
-template <int W, int V>
-__device__ __forceinline__ void delta_layernorm_row(Row<W, V>& du, const float* centred, float rstd, const float* gamma, float unit, int64_t columns) {
+template <int W, int V, bool kKept>
+__device__ __forceinline__ void delta_layernorm_row(Row<W, V>& du, const TokenNorm<W, V, kKept>& base, float unit, int64_t columns) {
   const float share = 1.0f / static_cast<float>(columns);
   float mean = 0.0f;
 #pragma unroll
@@ -61,7 +95,7 @@ __device__ __forceinline__ void delta_layernorm_row(Row<W, V>& du, const float* 
   for (int v = 0; v < V; ++v) {
     if (du.column(v) < columns) {
       float c[W];
-      load(centred + du.column(v), c);
+      base.centred(v, c);
 #pragma unroll
       for (int i = 0; i < W; ++i) {
         du.x[v][i] -= mean;
@@ -70,17 +104,17 @@ __device__ __forceinline__ void delta_layernorm_row(Row<W, V>& du, const float* 
       }
     }
   }
-  const float growth_less_one = (2.0f * warp_sum(along) + unit * warp_sum(square)) * share * unit * rstd * rstd;
+  const float growth_less_one = (2.0f * warp_sum(along) + unit * warp_sum(square)) * share * unit * base.rstd * base.rstd;
   float growth = 1.0f + growth_less_one;
-  if (growth < kLeastGrowth) growth = shrunken_growth(du, centred, rstd, unit, columns);  // the same for all lanes
-  const RstdChange r = delta_rstd(rstd, growth_less_one, growth);
+  if (growth < kLeastGrowth) growth = shrunken_growth(du, base.centred_row, base.rstd, unit, columns);  // the same for all lanes
+  const RstdChange r = delta_rstd(base.rstd, growth_less_one, growth);
   const float along_base = r.delta / unit;
 #pragma unroll
   for (int v = 0; v < V; ++v) {
     if (du.column(v) < columns) {
       float c[W], g[W];
-      load(centred + du.column(v), c);
-      load(gamma + du.column(v), g);
+      base.centred(v, c);
+      base.gamma(v, g);
 #pragma unroll
       for (int i = 0; i < W; ++i) du.x[v][i] = g[i] * (du.x[v][i] * r.patched + c[i] * along_base);
     }

@@ -14,7 +14,8 @@ from pyneuro.ops.delta_feed_forward import gelu_linear
 from tests.device import HAS_DEVICE, Device
 from tests.ops.cases import arguments, differences, relative_error, to32
 
-# S, N, d, H, f: odd sizes, whole vectors, heads of 32 and 64 (tensor cores), one token, more than 64 tokens.
+# S, N, d, H, f: odd sizes, whole vectors, heads of 32 and 64 (tensor cores), one token, more than 64 tokens, many
+# candidates a token.
 SHAPES = [
     (7, 5, 24, 3, 40),
     (1, 1, 8, 1, 3),
@@ -24,6 +25,7 @@ SHAPES = [
     (40, 5, 96, 3, 130),
     (20, 9, 128, 2, 256),
     (67, 2, 64, 1, 16),
+    (3, 70, 72, 2, 16),
 ]
 IN_UNITS = [name for name in ops.OPERATIONS if name not in ("delta_linear", "delta_entry", "delta_entry_query")]
 
@@ -62,6 +64,14 @@ def test_fp16_keeps_eleven_bits_of_a_difference_of_any_size(
     stored, want = in_units(name, arguments(*shape)[name], unit)
     assert worst_row(device.call(name, *stored), unit, want) < 2e-3
     assert worst_row(getattr(reference, name)(*stored), unit, want) < 2e-3  # the definition rounds as the kernel does
+
+
+@pytest.mark.parametrize("hidden", [8, 520, 768, 1000, 1024, 1032])
+@pytest.mark.parametrize("name", ["delta_layernorm", "delta_linear_norm"])
+def test_norms_of_many_candidates_of_a_token(device: Device, name: str, hidden: int) -> None:
+    unit = torch.exp2(torch.randint(-40, -4, (70,), generator=torch.Generator().manual_seed(1)).float())
+    stored, want = in_units(name, arguments(2, 70, hidden, 4, 8)[name], unit)
+    assert worst_row(device.call(name, *stored), unit, want) < 2e-3
 
 
 @pytest.mark.parametrize("name", IN_UNITS)
