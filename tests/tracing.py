@@ -19,8 +19,8 @@ WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "uniqu
 class Traced:
     """As ``recording._Graph``. Fails where the work is none that a graph could repeat."""
 
-    def __init__(self, work: recording.Work, x: torch.Tensor, stream: Any, beside: Any) -> None:
-        self._argument = x.clone()
+    def __init__(self, work: recording.Work, like: torch.Tensor, beside: Any) -> None:
+        self._argument = torch.randn_like(like)
         traces = [make_fx(lambda x: work(x))(self._argument) for _ in range(2)]  # noqa: PLW0108 (make_fx counts arguments)
         for node in traces[0].graph.nodes:
             name = str(node.target).removeprefix("aten.").partition(".")[0]
@@ -46,5 +46,4 @@ def constants(trace: torch.fx.GraphModule) -> list[torch.Tensor]:
 def recording_by_trace(monkeypatch: pytest.MonkeyPatch) -> Callable[..., recording.Recording]:
     """``Recording`` that records on the CPU too, by traces."""
     monkeypatch.setattr(recording, "_Graph", Traced)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
-    return lambda work, device: recording.Recording(work, torch.device("cuda"))
+    return lambda work, device, shapes: recording.Recording(work, torch.device("cuda"), shapes)

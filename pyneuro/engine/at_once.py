@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 import torch
@@ -31,8 +30,8 @@ class AtOnce:
 
     def __init__(self, engine: ExactEngine, work: Work, encodings: Sequence[Encoding]) -> None:
         self._engine = engine
-        self._recording = Recording(work, engine.backend.device)
-        self._to_come = Counter(map(len, encodings))
+        shapes = [(len(encoding), engine.shape.hidden) for encoding in encodings]
+        self._recording = Recording(work, engine.backend.device, shapes)
 
     def launch(self, encoding: Encoding) -> tuple[list[Tensor], Callable[[], Tensor]]:
         """One sample, begun.
@@ -45,10 +44,9 @@ class AtOnce:
             Waits for the base run and returns its logits, float64 [C] on the CPU. Raises InputError where an activation
             is not finite: sample, layer and module named.
         """
-        engine, tokens = self._engine, len(encoding)
+        engine = self._engine
         x = engine.backend.move(engine.clf.embed(encoding, torch.float64))
-        self._to_come[tokens] -= 1
-        *results, logits, finite = self._recording(x, self._to_come[tokens])
+        *results, logits, finite = self._recording(x)
         arriving = Arrival.of(logits), Arrival.of(finite)
 
         def result() -> Tensor:

@@ -29,7 +29,6 @@ from pyneuro.sites import MODULES, ModelShape
 
 ROW0_MODULES = ("Q", "AO", "I", "O")  # a patch of one changes row 0 of its layer's output and no other
 
-
 # Candidates by the number of their site: ids int64 [n] on the CPU, index int64 [n] and change float64 [n].
 BySite = Mapping[int, tuple[Tensor, Tensor, Tensor]]
 
@@ -61,7 +60,7 @@ class Candidates:
 
 @dataclass(frozen=True, eq=False)
 class Patches:
-    """Patches of single neurons at token 0 that are to be made on every sample; on the engine's device.
+    """Patches of single neurons at token 0 that are to be made on every sample.
 
     Parameters
     ----------
@@ -78,22 +77,13 @@ class Patches:
     convention: str
     intervention: Intervention
 
-    @classmethod
-    def to_device(
-        cls,
-        backend: Backend,
-        sites: Sequence[tuple[int, str, Tensor]],
-        z: Tensor | None,
-        convention: str,
-        intervention: Intervention,
-    ) -> Patches:
-        """Of tensors on the CPU."""
-        move = backend.move
-        there = [(layer, module, move(index)) for layer, module, index in sites]
-        return cls(there, None if z is None else move(z), convention, intervention)
+    def on(self, backend: Backend) -> Patches:
+        """On the backend's device."""
+        sites = [(layer, module, backend.move(index)) for layer, module, index in self.sites]
+        return replace(self, sites=sites, z=None if self.z is None else backend.move(self.z))
 
     def changes(self, base: BaseRun) -> tuple[Tensor, Tensor]:
-        """As ``changes``; [N], and [T, N] (or [N])."""
+        """As ``changes``, on a base run whose sites are where these are."""
         return changes(base, self.sites, self.z, self.convention, self.intervention)
 
     def by_site(self, base: BaseRun, groups: Sequence[tuple[int, str]]) -> BySite:

@@ -75,12 +75,13 @@ def weight_for(dx: Tensor, weight: Tensor, packed: Tensor | None) -> Tensor:
     return weight.to(dx.dtype) if packed is None else packed
 
 
-def product_epilogue(dx: Tensor, weight: Tensor) -> str | None:
-    """Architecture whose products of these carry a difference in their epilogue: fp16 in whole vectors, on Ampere and
-    Ada (sm80) or Hopper (sm90), in a build with CUTLASS. None where there is none."""
+def product_epilogue(dx: Tensor, weight: Tensor, *base: Tensor) -> str | None:
+    """Architecture whose products of dx and weight carry a difference to `base` in their epilogue: fp16 in whole
+    vectors, on Ampere and Ada (sm80) or Hopper (sm90), in a build with CUTLASS. None where there is none."""
     if not (cuda_module().product_epilogues and is_half(dx) and dx.device.type == "cuda"):
         return None
-    if dx.shape[-1] % 8 or weight.shape[0] % 8 or dx.numel() == 0:
+    whole = dx.shape[-1] % 8 == 0 and weight.shape[0] % 8 == 0 and dx.numel() > 0
+    if not whole or any(tensor.data_ptr() % 16 for tensor in (dx, weight, *base)):
         return None
     major, minor = _capability(dx.device.index)
     return "sm80" if major == 8 else "sm90" if (major, minor) == (9, 0) else None

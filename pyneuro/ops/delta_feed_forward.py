@@ -70,7 +70,7 @@ def _kernel(
 def gelu_linear(dx: Tensor, weight: Tensor, pre_gelu: Tensor, series: Tensor, unit: Tensor | None) -> Tensor:
     """GELU difference of dx Wᵀ: in the product's epilogue where there is a kernel, else in a second pass."""
     base = (pre_gelu.data_ptr(), series.data_ptr(), cuda.address(unit))
-    if (architecture := cuda.product_epilogue(dx, weight)) is not None:
+    if (architecture := cuda.product_epilogue(dx, weight, pre_gelu, series)) is not None:
         out = dx.new_empty(*dx.shape[:-1], weight.shape[0])
         sizes = (*dx.shape, weight.shape[0])
         kernel = f"delta_gelu_linear_{architecture}"

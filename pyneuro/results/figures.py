@@ -215,7 +215,8 @@ def _top_rows(result: Result) -> Figure:
             label=treatment,
         )
         # A line across, not a point that looks certain: an estimate that was stopped early may not know its error yet.
-        axes.hlines(place[unknown], 0, 1, colour, "dotted", lw=1.2, transform=axes.get_yaxis_transform())
+        for height in place[unknown]:
+            axes.axhline(height, color=colour, ls="dotted", lw=1.2)
     axes.set_yticks(range(len(chosen)), list(chosen), family="monospace", fontsize=9)
     axes.set_ylim(len(chosen) - 0.5, -0.5)
     axes.grid(axis="y", color="#EEEEEE", lw=0.8)

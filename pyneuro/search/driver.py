@@ -224,14 +224,14 @@ class Sweep:
         begun = next(bases, None)
         waiting: deque[list[_Tile]] = deque()
         for samples, groups in todo:
-            assert begun is not None  # one for every entry of `todo`
+            this, begun = begun, next(bases, None)
+            assert this is not None  # one for every entry of `todo`
             try:
-                block = _Block(samples, *begun())
+                block = _Block(samples, *this())
             except Exception:  # of this sample; what is under way belongs to others
                 for tiles in waiting:
                     yield from tiles
                 raise
-            begun = next(bases, None)
             for _, together in groupby(groups, key=lambda group: group.layer if isinstance(group, Group) else None):
                 waiting.append(self._layer(launcher, block, list(together)))
                 if len(waiting) > LAYERS_AHEAD:

@@ -23,6 +23,9 @@ from pyneuro.search.evaluator import Float, Neurons
 from pyneuro.sites import NeuronSet
 
 Token = int | Literal["all"]
+# Searches of fewer candidates than a chunk, by this factor, are launched sample by sample: there the launches are what
+# takes the time, and what recordings keep is a small part of the memory that was planned.
+FEW = 8
 
 
 Groups = Sequence[tuple[int, str, torch.Tensor]]
@@ -125,34 +128,34 @@ class ExactAtOnce(ExactEvaluator):
     ----------
     at_once : AtOnce
         By ``ExactEngine.patched_at_once``.
-    sizes : dict
-        Candidates of every (layer, module), all treatments, in the order they were given.
+    index : dict
+        Neurons int64 [n] of every (layer, module), ascending; in the order of the candidates.
     treatments : int
     """
 
     at_once: AtOnce = field(kw_only=True)
-    sizes: Mapping[tuple[int, str], int] = field(kw_only=True)
+    index: Mapping[tuple[int, str], npt.NDArray[np.int64]] = field(kw_only=True)
     treatments: int = field(kw_only=True)
 
     @classmethod
     def of(cls, plain: ExactEvaluator, groups: Sequence[Neurons], encodings: Sequence[Encoding]) -> ExactAtOnce | None:
-        """All the work of a search; None where it is not on a device, or more than one chunk."""
+        """All the work of a search; None where it is not on a device, or fills it."""
         engine, longest = plain.engine, max(map(len, encodings))
         if engine.backend.name != "cuda" or plain.token != 0:
             return None
         neurons, z = _joined(groups)
         treatments = 1 if z is None else len(z)
-        sizes = {(layer, module): treatments * len(index) for layer, module, index in neurons}
-        if sum(sizes.values()) > engine.memory.candidates(engine.shape, longest, longest, engine.backend):
+        candidates = treatments * sum(len(index) for *_, index in neurons)
+        if FEW * candidates > engine.memory.candidates(engine.shape, longest, longest, engine.backend):
             return None
         weights = engine.base_weights or engine.clf.weights(torch.float64)
-        patches = Patches.to_device(engine.backend, neurons, z, plain.convention, plain.intervention)
+        patches = Patches(neurons, z, plain.convention, plain.intervention).on(engine.backend)
         return cls(
             engine,
             plain.convention,
             plain.intervention,
             at_once=AtOnce(engine, partial(engine.patched_at_once, weights, patches), encodings),
-            sizes=sizes,
+            index={(layer, module): index for layer, module, index, _ in groups},
             treatments=treatments,
         )
 
@@ -160,24 +163,21 @@ class ExactAtOnce(ExactEvaluator):
     def launches(self) -> bool:
         return True
 
-    def begin(self, encodings: Sequence[Encoding]) -> tuple[BaseRun, Float]:
-        return super().launch_begin(encodings)()
-
     def launch_begin(self, encodings: Sequence[Encoding]) -> Callable[[], tuple[Any, Float]]:
-        (encoding,) = encodings
+        (encoding,), again = encodings, super().launch_begin
         (ids, found), pending = self.at_once.launch(encoding)
         arriving = Arrival.of(found)
 
         def result() -> tuple[Any, Float]:
             logits, delta = pending(), arriving.result()
             if not torch.isfinite(delta).all():  # the plain way computes again in fp32, or names what is wrong
-                return self.begin(encodings)
+                return again(encodings)()
             ordered = torch.empty_like(delta)
             ordered[ids] = delta
-            parts = ordered.split(list(self.sizes.values()))
+            parts = ordered.split([self.treatments * len(index) for index in self.index.values()])
             tiles = {
                 site: part.view(1, self.treatments, -1, part.shape[-1]).numpy()
-                for site, part in zip(self.sizes, parts, strict=True)
+                for site, part in zip(self.index, parts, strict=True)
             }
             return tiles, logits.numpy()[None]
 
@@ -186,7 +186,12 @@ class ExactAtOnce(ExactEvaluator):
     def launch(self, state: Any, groups: Sequence[Neurons]) -> Callable[[], list[Float]]:
         if isinstance(state, BaseRun):
             return super().launch(state, groups)
-        return lambda: [state[layer, module] for layer, module, *_ in groups]
+
+        def of(layer: int, module: str, index: npt.NDArray[np.int64]) -> Float:
+            found: Float = state[layer, module][:, :, np.searchsorted(self.index[layer, module], index)]
+            return found
+
+        return lambda: [of(layer, module, index) for layer, module, index, _ in groups]
 
 
 def _joined(groups: Sequence[Neurons]) -> tuple[Groups, torch.Tensor | None]:

@@ -16,35 +16,62 @@ def work(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return kept @ WEIGHT, kept.sum()
 
 
+def shapes(lengths: list[int]) -> list[tuple[int, int]]:
+    return [(n, 4) for n in lengths]
+
+
+CPU = torch.device("cpu")
 WEIGHT = torch.linspace(-1, 1, 4, dtype=torch.float64)
 
 
 def calls(recorded: recording.Recording, lengths: list[int], device: str) -> int:
     """Runs work of these lengths and compares with what it gives unrecorded. Returns how many shapes were recorded."""
     rng = torch.Generator().manual_seed(0)
-    to_come = {n: lengths.count(n) for n in lengths}
     found, wanted = [], []
     for n in lengths:
-        to_come[n] -= 1
         x = torch.randn(n, 4, generator=rng, dtype=torch.float64).to(device)
         wanted.append(work(x))
-        found.append(recorded(x, to_come[n]))  # kept: a later call must not change them
+        found.append(recorded(x))  # kept: a later call must not change them
     for got, want in zip(found, wanted, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-12, atol=0)
     return len(recorded._graphs)
 
 
 def test_shapes_that_come_often_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded = recording_by_trace(monkeypatch)(work, torch.device("cpu"))
-    assert calls(recorded, [3, 5, 3, 3, 7, 3, 5, 3, 3, 0, 0, 0, 0, 0], "cpu") == 2
+    lengths = [3, 5, 3, 3, 7, 3, 5, 3, 3, 0, 0, 0, 0, 0]
+    recorded = recording_by_trace(monkeypatch)(work, CPU, shapes(lengths))
+    assert calls(recorded, lengths, "cpu") == 2
+
+
+def test_the_largest_shape_is_recorded_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = [3, 3, 3, 3, 3, 7, 7, 7, 5, 7, 7, 9]
+    recorded = recording_by_trace(monkeypatch)(work, CPU, shapes(lengths))
+    assert calls(recorded, lengths[:2], "cpu") == 2
+    assert list(recorded._graphs) == [(7, 4), (3, 4)]
+    assert calls(recorded, lengths[2:], "cpu") == 2
+
+
+def test_memory_that_recordings_keep_is_given_back_when_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tight(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if len(x) == 9 and recorded._graphs:
+            raise torch.OutOfMemoryError
+        return work(x)
+
+    lengths = [3, 3, 3, 3, 3, 9, 3, 3, 3, 3]
+    recorded = recording_by_trace(monkeypatch)(tight, CPU, shapes(lengths))
+    assert calls(recorded, lengths, "cpu") == 0
+    none = recording.Recording(lambda x: (_ for _ in ()).throw(torch.OutOfMemoryError), CPU, [(1, 1)])
+    with pytest.raises(torch.OutOfMemoryError):
+        none(torch.zeros(1, 1))
 
 
 def test_on_the_cpu_nothing_is_recorded() -> None:
-    assert calls(recording.Recording(work, torch.device("cpu")), [3] * 6, "cpu") == 0
+    assert calls(recording.Recording(work, CPU, shapes([3] * 6)), [3] * 6, "cpu") == 0
 
 
 def test_what_cannot_be_recorded_goes_on_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded = recording_by_trace(monkeypatch)(work, torch.device("cpu"))
+    lengths = [3] * 6 + [5] * 6
+    recorded = recording_by_trace(monkeypatch)(work, CPU, shapes(lengths))
 
     def failing(*_: object) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
@@ -53,7 +80,7 @@ def test_what_cannot_be_recorded_goes_on_without(monkeypatch: pytest.MonkeyPatch
     with pytest.warns(
         UserWarning, match=r"work for \(3, 4\) could not be recorded as a CUDA graph \(operation not"
     ) as w:
-        assert calls(recorded, [3] * 6 + [5] * 6, "cpu") == 0
+        assert calls(recorded, lengths, "cpu") == 0
     assert len(w) == 1
 
 
@@ -65,11 +92,12 @@ def test_the_trace_notices_what_a_graph_could_not_repeat() -> None:
         lambda x: (x * float(x.sum()),),  # waits
     ):
         with pytest.raises(Exception, match=r"recorded|data-dependent|\.item\(\)|_local_scalar_dense"):
-            Traced(wrong, x, None, None)
+            Traced(wrong, x, None)
 
 
 @pytest.mark.skipif(not HAS_DEVICE, reason="no CUDA device, or no CUDA kernels built")
 def test_by_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{__name__}.WEIGHT", WEIGHT.cuda())
-    recorded = recording.Recording(work, torch.device("cuda", 0))
-    assert calls(recorded, [3, 5, 3, 3, 7, 3, 5, 3, 3, 5, 5, 5, 5, 5], "cuda") == 2
+    lengths = [3, 5, 3, 3, 7, 3, 5, 3, 3, 5, 5, 5, 5, 5]
+    recorded = recording.Recording(work, torch.device("cuda", 0), shapes(lengths))
+    assert calls(recorded, lengths, "cuda") == 2

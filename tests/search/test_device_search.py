@@ -90,12 +90,12 @@ def test_every_depth_and_convention(
 
 @pytest.fixture
 def repeated() -> list[SamplePair]:
-    """Different texts of two lengths."""
+    """Different texts, most of them of one length."""
     rng = np.random.default_rng(0)
     return [
         SamplePair(f"{pair.id}-{n}", " ".join(rng.permutation(pair.premise.split())), pair.hypothesis, pair.label)
         for n in range(7)
-        for pair in PAIRS[:2]
+        for pair in PAIRS[: 1 if n > 2 else 2]
     ]
 
 
@@ -106,8 +106,9 @@ def recorded(device: Device, monkeypatch: pytest.MonkeyPatch) -> Any:
     recording = recording_by_trace(monkeypatch) if device.device.type == "cpu" else Recording
     monkeypatch.setattr(at_once, "Recording", lambda *args: made.append(recording(*args)) or made[-1])
     # Operations by the dispatcher, which can be traced.
-    backend = Backend("cuda", "fp32", device.backend("fp32").device)
-    monkeypatch.setattr(importlib.import_module("pyneuro.search.search"), "choose_backend", lambda *_: backend)
+    where = device.backend("fp32").device
+    module = importlib.import_module("pyneuro.search.search")
+    monkeypatch.setattr(module, "choose_backend", lambda _, precision: Backend("cuda", precision, where))
 
     def search(*args: Any, **options: Any) -> tuple[pn.Result, list[int]]:
         made.clear()
@@ -116,19 +117,31 @@ def recorded(device: Device, monkeypatch: pytest.MonkeyPatch) -> Any:
     return search
 
 
-@pytest.mark.parametrize("convention", ["linear", "hook"])
-@pytest.mark.parametrize("intervention", ["replace", "remove"])
-@pytest.mark.parametrize("method", ["exact", "linear"])
+@pytest.mark.parametrize(
+    ("method", "intervention", "convention", "precision"),
+    [
+        ("exact", "replace", "linear", "fp16"),
+        ("exact", "remove", "hook", "fp32"),
+        ("linear", "replace", "hook", "fp32"),
+        ("linear", "remove", "linear", "fp32"),
+    ],
+)
 def test_samples_of_a_length_are_recorded(
-    recorded: Any, clf: Classifier, repeated: list[SamplePair], method: str, convention: str, intervention: str
+    recorded: Any,
+    clf: Classifier,
+    repeated: list[SamplePair],
+    method: str,
+    intervention: str,
+    convention: str,
+    precision: Any,
 ) -> None:
     values = random_values(clf, "HOL", "LOL", convention=convention) if intervention == "replace" else None
     options = {"convention": convention, "intervention": intervention, "method": method}
     options |= {"depth": "inside"} if method == "linear" else {}
     wanted = pn.search(clf, repeated, values, backend="reference", precision="float64", progress=False, **options)
-    found, graphs = recorded(clf, repeated, values, **options)
-    compare(found, wanted, 2e-3)
-    assert graphs == [2]
+    found, graphs = recorded(clf, repeated, values, precision=precision, **options)
+    compare(found, wanted, 2e-3 if precision == "fp32" else 2e-2)
+    assert graphs == [1]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

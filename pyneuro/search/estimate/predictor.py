@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pyneuro.effects import Response, Terms
 from pyneuro.engine.base_run import run_forward
 from pyneuro.engine.entry import after_gelu
-from pyneuro.engine.exact import Candidates, Patches, changes
+from pyneuro.engine.exact import Candidates, Patches
 from pyneuro.engine.intervention import Intervention
 from pyneuro.engine.linear import Depth, LinearEngine, LinearRun
 from pyneuro.engine.linear_entry import LayerEntry
@@ -127,7 +127,7 @@ class Predictor:
     def find(self, run: LinearRun) -> Found:
         """Predictions of every neuron. On a device nothing is waited for but exact parts, which come first."""
         move = self.engine.exact.backend.move
-        values, change = changes(run.base, self._sites, self._z, self.convention, self.intervention)
+        values, change = self._patches.changes(run.base)
         change = change.flatten()[self._columns]
         candidates = [
             Candidates(site, index, part)
@@ -246,20 +246,16 @@ class Predictor:
         return [self.treatments * len(group) for group in self.groups]
 
     @cached_property
-    def _sites(self) -> list[tuple[int, str, Tensor]]:
-        return [(group.layer, group.module, torch.from_numpy(group.index)) for group in self.groups]
-
-    @cached_property
-    def _z(self) -> Tensor | None:
-        """float64 [T, N]"""
+    def _patches(self) -> Patches:
+        sites = [(group.layer, group.module, torch.from_numpy(group.index)) for group in self.groups]
         parts = [torch.from_numpy(group.z) for group in self.groups if group.z is not None]
-        return torch.cat(parts, dim=1) if parts else None
+        return Patches(sites, torch.cat(parts, dim=1) if parts else None, self.convention, self.intervention)
 
     @cached_property
     def _candidates(self) -> list[tuple[Tensor, Tensor]]:
         """Site and index of each group's candidates."""
         numbers = self.engine.exact.groups
-        tiled = [(numbers.index((layer, m)), index.repeat(self.treatments)) for layer, m, index in self._sites]
+        tiled = [(numbers.index((layer, m)), index.repeat(self.treatments)) for layer, m, index in self._patches.sites]
         return [(torch.full_like(index, number), index) for number, index in tiled]
 
     @cached_property
@@ -267,9 +263,7 @@ class Predictor:
         move = self.engine.exact.backend.move
         through = [group.module == "I" and self.convention == "linear" for group in self.groups]
         return _Placed(
-            patches=Patches.to_device(
-                self.engine.exact.backend, self._sites, self._z, self.convention, self.intervention
-            ),
+            patches=self._patches.on(self.engine.exact.backend),
             columns=move(self._columns),
             index=[move(index) for _, index in self._candidates],
             through_gelu=move(torch.from_numpy(np.flatnonzero(np.repeat(through, self._rows)))),
