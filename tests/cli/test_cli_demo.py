@@ -17,7 +17,7 @@ Call = Callable[..., Outcome]
 
 def test_it_searches_every_neuron_and_says_what_it_did(run: Call, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    found = run("demo", "--model", model, "--minutes", 0.15, "--limit", 180, "--out", out, "-k", 3)
+    found = run("demo", "--model", model, "--minutes", 1, "--limit", 180, "--out", out, "-k", 3)
     assert found.status == 0, found.err
     result = pn.load_result(out)
     assert len(result.frame()) == 2 * result.shape.n_neurons == 2 * 168
