@@ -281,7 +281,7 @@ def estimate(args: argparse.Namespace) -> dict[str, Any]:
 
 def recorded(clf: Classifier, pairs: Pairs) -> dict[str, Any]:
     """Samples of a length launched as one CUDA graph, or operation by operation: seconds a pair, from two numbers of
-    samples, alternately; medians. Predictions of every neuron, and exact effects of a few."""
+    samples, alternately; means of two. Predictions of every neuron, and exact effects of a few."""
     import torch
 
     import pyneuro as pn
@@ -295,18 +295,18 @@ def recorded(clf: Classifier, pairs: Pairs) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, options in searches.items():
         took: dict[bool, list[float]] = {True: [], False: []}
-        for _ in range(3):
+        for _ in range(2):
             for as_graphs, seconds in took.items():
                 recording.WORTH = worth if as_graphs else sys.maxsize
                 spent = []
-                for rounds in (5, 25):
+                for rounds in (4, 12):
                     samples = [replace(pair, id=f"{pair.id}-{n}") for n in range(rounds) for pair in texts]
                     started = time.perf_counter()
                     pn.search(clf, samples, intervention="remove", backend="cuda", progress=False, **options)
                     torch.cuda.synchronize()
                     spent.append(time.perf_counter() - started)
-                seconds.append((spent[1] - spent[0]) / (20 * len(texts)))
-        graphs, plain = (statistics.median(took[as_graphs]) for as_graphs in (True, False))
+                seconds.append((spent[1] - spent[0]) / (8 * len(texts)))
+        graphs, plain = (statistics.mean(took[as_graphs]) for as_graphs in (True, False))
         found[name] = {"seconds_per_pair": graphs, "seconds_per_pair_without": plain, "ratio": plain / graphs}
         print(f"{name}: {graphs:.4f} s a pair as graphs, {plain:.4f} s without: ratio {plain / graphs:.2f}", flush=True)
     recording.WORTH = worth

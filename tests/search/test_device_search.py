@@ -171,15 +171,6 @@ def test_what_outgrows_its_unit_is_computed_again(
     compare(on_device(clf, many, precision="fp16", **options), wanted, 1e-5)
 
 
-def test_an_exact_effect_that_is_not_finite_names_neuron_and_sample(
-    on_device: Any, clf: Classifier, many: list[SamplePair]
-) -> None:
-    arrays = {("HOL", 0, "O"): np.where(np.arange(16) == 7, 1e200, 0.0)}
-    values = pn.Values.from_arrays(arrays, convention="linear")
-    with pytest.raises(InputError, match=r"patching L0\.O\.7 of sample '0-0' by 1e\+200 gives a NaN or infinite"):
-        on_device(clf, many, values, sites="L0.O.*")
-
-
 def test_half_precision_predicts_and_a_floor_leaves_samples_out(
     on_device: Any, clf: Classifier, many: list[SamplePair]
 ) -> None:
@@ -219,10 +210,17 @@ def test_a_stopped_estimate_goes_on(
     pd.testing.assert_frame_equal(found.frame(), wanted.frame())
 
 
-def test_a_prediction_that_is_not_finite_names_neuron_and_sample(
-    on_device: Any, clf: Classifier, many: list[SamplePair]
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "linear", "depth": "inside"}, r"L0\.O\.7 on sample '0-0' is NaN or infinite"),
+        ({"method": "exact"}, r"patching L0\.O\.7 of sample '0-0' by 1e\+200 gives a NaN or infinite"),
+    ],
+)
+def test_an_effect_that_is_not_finite_names_neuron_and_sample(
+    on_device: Any, clf: Classifier, many: list[SamplePair], options: dict[str, Any], message: str
 ) -> None:
     arrays = {("HOL", 0, "O"): np.where(np.arange(16) == 7, 1e200, 0.0)}
     values = pn.Values.from_arrays(arrays, convention="linear")
-    with pytest.raises(InputError, match=r"L0\.O\.7 on sample '0-0' is NaN or infinite"):
-        on_device(clf, many, values, sites="L0.O.*", method="linear", depth="inside")
+    with pytest.raises(InputError, match=message):
+        on_device(clf, many, values, sites="L0.O.*", **options)
