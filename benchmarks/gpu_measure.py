@@ -299,13 +299,13 @@ def recorded(clf: Classifier, pairs: Pairs) -> dict[str, Any]:
             for as_graphs, seconds in took.items():
                 recording.WORTH = worth if as_graphs else sys.maxsize
                 spent = []
-                for rounds in (4, 12):
+                for rounds in (12, 36):  # each long enough that its lengths are recorded
                     samples = [replace(pair, id=f"{pair.id}-{n}") for n in range(rounds) for pair in texts]
                     started = time.perf_counter()
                     pn.search(clf, samples, intervention="remove", backend="cuda", progress=False, **options)
                     torch.cuda.synchronize()
                     spent.append(time.perf_counter() - started)
-                seconds.append((spent[1] - spent[0]) / (8 * len(texts)))
+                seconds.append((spent[1] - spent[0]) / (24 * len(texts)))
         graphs, plain = (statistics.mean(took[as_graphs]) for as_graphs in (True, False))
         found[name] = {"seconds_per_pair": graphs, "seconds_per_pair_without": plain, "ratio": plain / graphs}
         print(f"{name}: {graphs:.4f} s a pair as graphs, {plain:.4f} s without: ratio {plain / graphs:.2f}", flush=True)
