@@ -15,8 +15,6 @@ constexpr int kMostTokens = 128;
 constexpr int64_t kCandidates = 8;  // a block's
 constexpr int kWarpsAtOnce = 12;   // of a multiprocessor: what its registers hold
 
-__device__ __forceinline__ unsigned pair_at(const __half* p) { return *reinterpret_cast<const unsigned*>(p); }
-
 __device__ __forceinline__ unsigned pack(float low, float high) {
   const __half2 pair = __floats2half2_rn(low, high);
   unsigned bits;
@@ -39,15 +37,17 @@ __device__ __forceinline__ float row_sum(float x) {
   return x + __shfl_xor_sync(kAllLanes, x, 2);
 }
 
-// Changes of the scores of a lane's two rows become changes of the probabilities, which p(tile, value) gives.
+// Changes of the scores of a lane's two rows become changes of the probabilities, which p(tile, values) gives.
 template <int Tiles, class Probability>
 __device__ __forceinline__ void delta_softmax_rows(Probability p, float (&ds)[Tiles][4]) {
   constexpr bool kRecompute = Tiles > 6;  // expm1 twice rather than in registers
   float mean[2] = {0.0f, 0.0f};
 #pragma unroll
   for (int i = 0; i < Tiles; ++i) {
+    float before[4];
+    p(i, before);
 #pragma unroll
-    for (int c = 0; c < 4; ++c) mean[c / 2] += p(i, c) * expm1_fast(ds[i][c]);
+    for (int c = 0; c < 4; ++c) mean[c / 2] += before[c] * expm1_fast(ds[i][c]);
   }
   bool near = true;
   float inverse[2];
@@ -60,10 +60,12 @@ __device__ __forceinline__ void delta_softmax_rows(Probability p, float (&ds)[Ti
   if (__all_sync(kAllLanes, near)) {
 #pragma unroll
     for (int i = 0; i < Tiles; ++i) {
+      float before[4];
+      p(i, before);
 #pragma unroll
       for (int c = 0; c < 4; ++c) {
         if constexpr (kRecompute) forget(ds[i][c]);
-        ds[i][c] = delta_softmax(p(i, c), expm1_fast(ds[i][c]), mean[c / 2], inverse[c / 2]);
+        ds[i][c] = delta_softmax(before[c], expm1_fast(ds[i][c]), mean[c / 2], inverse[c / 2]);
       }
     }
     return;
@@ -74,10 +76,12 @@ __device__ __forceinline__ void delta_softmax_rows(Probability p, float (&ds)[Ti
     float likeliest = -INFINITY, shift = 0.0f, z = 0.0f;
 #pragma unroll
     for (int i = 0; i < Tiles; ++i) {
+      float before[4];
+      p(i, before);
 #pragma unroll
       for (int c = 2 * row; c < 2 * row + 2; ++c) {
         forget(ds[i][c]);
-        const float after = p(i, c) > 0.0f ? logf(p(i, c)) + ds[i][c] : -INFINITY;
+        const float after = before[c] > 0.0f ? logf(before[c]) + ds[i][c] : -INFINITY;
         if (after > likeliest) {
           likeliest = after;
           shift = ds[i][c];
@@ -87,19 +91,23 @@ __device__ __forceinline__ void delta_softmax_rows(Probability p, float (&ds)[Ti
     shift = shift_of_likeliest(likeliest, shift, 4);
 #pragma unroll
     for (int i = 0; i < Tiles; ++i) {
+      float before[4];
+      p(i, before);
 #pragma unroll
       for (int c = 2 * row; c < 2 * row + 2; ++c) {
         forget(ds[i][c]);
-        z += p(i, c) * exp_fast(ds[i][c] - shift);
+        z += before[c] * exp_fast(ds[i][c] - shift);
       }
     }
     z = row_sum(z);
 #pragma unroll
     for (int i = 0; i < Tiles; ++i) {
+      float before[4];
+      p(i, before);
 #pragma unroll
       for (int c = 2 * row; c < 2 * row + 2; ++c) {
         forget(ds[i][c]);
-        ds[i][c] = far ? delta_softmax_far(p(i, c), exp_fast(ds[i][c] - shift), z) : delta_softmax(p(i, c), expm1_fast(ds[i][c]), mean[row], inverse[row]);
+        ds[i][c] = far ? delta_softmax_far(before[c], exp_fast(ds[i][c] - shift), z) : delta_softmax(before[c], expm1_fast(ds[i][c]), mean[row], inverse[row]);
       }
     }
   }
@@ -109,7 +117,7 @@ __device__ __forceinline__ void delta_softmax_rows(Probability p, float (&ds)[Ti
 template <int E, int Tiles>
 __global__ void __launch_bounds__(Tiles* kWarp, kWarpsAtOnce / Tiles) attention_mma_kernel(DeltaAttention args) {
   constexpr int kLd = E + 8, kLdP = Tiles * kTile + 8;  // off a power of two: no two lanes of an access in one bank
-  constexpr int kArray = Tiles * kTile * kLd, kVectors = E / 8;
+  constexpr int kArray = Tiles * kTile * kLd, kVectors = E / 8, kThreads = Tiles * kWarp;
   PN_SHARED(__half, shared);
   __half *const k = shared, *const v = k + kArray, *const buffers = v + kArray;  // two of dq, dk, dv
   const AttentionBase& base = args.base;
@@ -119,15 +127,17 @@ __global__ void __launch_bounds__(Tiles* kWarp, kWarpsAtOnce / Tiles) attention_
 
   const int64_t first = blockIdx.x * kCandidates, end = first + kCandidates < n_all ? first + kCandidates : n_all;
   const auto fetch = [&](int64_t n, __half* buffer) {
-    for (int i = threadIdx.x; i < 3 * s * kVectors; i += blockDim.x) {
-      const int part = i / (s * kVectors), token = i / kVectors % s, j = i % kVectors * 8;
-      begin_copy(buffer + part * kArray + token * kLd + j, static_cast<const __half*>(args.dqkv) + ((token * n_all + n) * 3 + part) * d + h * E + j);
+#pragma unroll 1
+    for (int i = threadIdx.x; i < s * kVectors; i += kThreads) {
+      const int token = i / kVectors, j = i % kVectors * 8;
+      const __half* from = static_cast<const __half*>(args.dqkv) + (token * n_all + n) * 3 * d + h * E + j;
+      for (int part = 0; part < 3; ++part) begin_copy(buffer + part * kArray + token * kLd + j, from + part * d);
     }
     end_copies();
   };
   fetch(first, buffers);
 
-  for (int i = threadIdx.x; i < Tiles * kTile * E; i += blockDim.x) {
+  for (int i = threadIdx.x; i < Tiles * kTile * E; i += kThreads) {
     const int token = i / E, j = i % E;
     const bool real = token < s;
     k[token * kLd + j] = __float2half_rn(real ? base.k[token * d + h * E + j] : 0.0f);
@@ -146,11 +156,17 @@ __global__ void __launch_bounds__(Tiles* kWarp, kWarpsAtOnce / Tiles) attention_
     }
   }
   float* const all_p = reinterpret_cast<float*>(buffers + 6 * kArray);
-  for (int i = threadIdx.x; i < Tiles * kTile * Tiles * kTile; i += blockDim.x) {
+  for (int i = threadIdx.x; i < Tiles * kTile * Tiles * kTile; i += kThreads) {
     const int query = i / (Tiles * kTile), key = i % (Tiles * kTile);
     all_p[query * kLdP + key] = query < s && key < s ? base.p[(h * s + query) * s + key] : 0.0f;
   }
-  const auto p = [&](int tile, int c) { return all_p[(row + c / 2 * 8) * kLdP + tile * 8 + 2 * t + c % 2]; };
+  const auto p = [&](int tile, float(&x)[4]) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float2 pair = *reinterpret_cast<const float2*>(all_p + (row + half * 8) * kLdP + tile * 8 + 2 * t);
+      x[2 * half] = pair.x, x[2 * half + 1] = pair.y;
+    }
+  };
 
   for (int64_t n = first; n < end; ++n) {
     __half* const dq = buffers + (n - first) % 2 * 3 * kArray;
@@ -168,17 +184,15 @@ __global__ void __launch_bounds__(Tiles* kWarp, kWarpsAtOnce / Tiles) attention_
 #pragma unroll
     for (int j = 0; j < E; j += 16) {
       unsigned change[4], query[4];
+      load_matrices(change, dq + (row - g + lane % 16) * kLd + j + lane / 16 * 8);
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        change[i] = pair_at(dq + (row + i % 2 * 8) * kLd + j + 2 * t + i / 2 * 8);
-        query[i] = moved(q[j / 16][i], change[i], unit);
-      }
+      for (int i = 0; i < 4; ++i) query[i] = moved(q[j / 16][i], change[i], unit);
 #pragma unroll
       for (int i = 0; i < 2 * Tiles; ++i) {
-        const int at = (i * 8 + g) * kLd + j + 2 * t;
-        const unsigned key_change[2] = {pair_at(dk + at), pair_at(dk + at + 8)}, key[2] = {pair_at(k + at), pair_at(k + at + 8)};
-        mma_16x8x16(ds[i], query, key_change);
-        mma_16x8x16(ds[i], change, key);
+        unsigned keys[4];  // of dk, then of k
+        load_matrices(keys, (lane < 16 ? dk : k) + (i * 8 + lane % 8) * kLd + j + lane / 8 % 2 * 8);
+        mma_16x8x16(ds[i], query, {keys[0], keys[1]});
+        mma_16x8x16(ds[i], change, {keys[2], keys[3]});
       }
     }
 #pragma unroll
@@ -193,10 +207,15 @@ __global__ void __launch_bounds__(Tiles* kWarp, kWarpsAtOnce / Tiles) attention_
     for (int i = 0; i < Tiles; ++i) {
       unsigned along_base[4], along_change[4];
 #pragma unroll
-      for (int part = 0; part < 4; ++part) {
-        const int tile = 2 * i + part / 2, c = part % 2 * 2;
-        along_base[part] = pack(ds[tile][c] * per_unit, ds[tile][c + 1] * per_unit);
-        along_change[part] = pack(p(tile, c) + ds[tile][c], p(tile, c + 1) + ds[tile][c + 1]);
+      for (int half = 0; half < 2; ++half) {
+        const int tile = 2 * i + half;
+        float before[4];
+        p(tile, before);
+#pragma unroll
+        for (int c = 0; c < 4; c += 2) {
+          along_base[2 * half + c / 2] = pack(ds[tile][c] * per_unit, ds[tile][c + 1] * per_unit);
+          along_change[2 * half + c / 2] = pack(before[c] + ds[tile][c], before[c + 1] + ds[tile][c + 1]);
+        }
       }
       const int at = (i * kTile + lane % 16) * kLd + lane / 16 * 8;
 #pragma unroll

@@ -37,6 +37,19 @@ __device__ __forceinline__ void mma_16x8x16(float (&d)[4], const unsigned (&a)[4
 #endif
 }
 
+// Four 8 x 8 matrices of shared memory; row i of matrix m begins at the address that lane 8m + i gives. A lane gets columns 2t, 2t + 1 of row g of
+// each: an operand a of mma_16x8x16, or two operands b whose columns are rows of the matrices.
+__device__ __forceinline__ void load_matrices(unsigned (&r)[4], const __half* row) {
+#if defined(PN_EMULATE)
+  const int g = emulator::lane() / 4, t = emulator::lane() % 4;
+  const auto rows = emulator::exchange_all(row);
+  for (int m = 0; m < 4; ++m) memcpy(&r[m], rows[8 * m + g] + 2 * t, sizeof r[m]);
+#else
+  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address));
+#endif
+}
+
 // Four 8 x 8 matrices of shared memory, transposed; row i of matrix m begins at the address that lane 8m + i gives. A lane gets rows 2t, 2t + 1 of
 // column g of each: two operands b of mma_16x8x16.
 __device__ __forceinline__ void load_matrices_transposed(unsigned (&r)[4], const __half* row) {
