@@ -19,8 +19,8 @@ WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "uniqu
 class Traced:
     """As ``recording._Graph``. Fails where the work is none that a graph could repeat."""
 
-    def __init__(self, work: recording.Work, like: torch.Tensor, beside: Any) -> None:
-        self._argument = torch.randn_like(like)
+    def __init__(self, work: recording.Work, argument: torch.Tensor, beside: Any) -> None:
+        self._argument = torch.randn_like(argument)
         traces = [make_fx(lambda x: work(x))(self._argument) for _ in range(2)]  # noqa: PLW0108 (make_fx counts arguments)
         for node in traces[0].graph.nodes:
             name = str(node.target).removeprefix("aten.").partition(".")[0]

@@ -18,7 +18,7 @@ MOST_CANDIDATES = 1024
 # On a device a chunk fills every multiprocessor with whole tiles of the products many times over.
 DEVICE_CHUNK_ROWS = 1 << 17
 DEVICE_MOST_CANDIDATES = 1 << 14
-BASE_RUNS_ON_DEVICE = 3  # whose layers are counted, whose are launched, and the next
+BASE_RUNS_ON_DEVICE = 4  # two whose layers wait to be counted (where samples have a layer each), this one, and the next
 # Of the memory that is free, what a sweep may take; the matrix library's workspaces come out of the rest.
 DEVICE_SHARE = 0.8
 

@@ -65,11 +65,11 @@ class Recording:
                 shapes.insert(0, largest)
         try:
             for shape in shapes:
-                like = x if shape == tuple(x.shape) else x.new_zeros(shape)
+                argument = x.new_zeros(shape)
                 if shape not in self._called:
-                    self._work(like)
+                    self._work(argument)
                     self._called.add(shape)
-                self._graphs[shape] = _Graph(self._work, like, next(iter(self._graphs.values()), None))
+                self._graphs[shape] = _Graph(self._work, argument, next(iter(self._graphs.values()), None))
         except RuntimeError as error:  # a driver that cannot, or no memory left
             self._records = False
             self._graphs.clear()
@@ -86,18 +86,18 @@ class _Graph:
 
     _one_at_a_time = threading.Lock()
 
-    def __init__(self, work: Work, like: Tensor, beside: _Graph | None) -> None:
-        self._argument = torch.empty_like(like)
+    def __init__(self, work: Work, argument: Tensor, beside: _Graph | None) -> None:
+        self._argument = argument
         self._graph = torch.cuda.CUDAGraph()
         pool = None if beside is None else beside._graph.pool()
-        with self._one_at_a_time, torch.cuda.device(like.device):
+        with self._one_at_a_time, torch.cuda.device(argument.device):
             stream = torch.cuda.current_stream()
             try:
                 recording = torch.cuda.graph(
-                    self._graph, pool=pool, stream=_stream(like.device), capture_error_mode="thread_local"
+                    self._graph, pool=pool, stream=_stream(argument.device), capture_error_mode="thread_local"
                 )
                 with recording:
-                    self._results = work(self._argument)
+                    self._results = work(argument)
             finally:
                 torch.cuda.set_stream(stream)  # where ending the recording fails, torch does not do it
 

@@ -6,7 +6,6 @@
 #include <cutlass/epilogue/threadblock/fusion/visitors.hpp>
 
 #include "cuda/gemm/delta_gelu_op.cuh"
-#include "pyneuro/cuda.h"
 
 namespace pyneuro::cuda {
 namespace {
@@ -16,10 +15,7 @@ using cute::_1;
 using cute::Stride;
 namespace visitors = cutlass::epilogue::threadblock;
 
-using Half = cutlass::half_t;
-using RowMajor = cutlass::layout::RowMajor;
-using ColumnMajor = cutlass::layout::ColumnMajor;
-constexpr int kAligned = 8, kStages = 4, kEpilogueStages = 1;
+constexpr int kStages = 4, kEpilogueStages = 1;
 
 using Tile = cutlass::gemm::GemmShape<128, 128, 32>;
 using Warp = cutlass::gemm::GemmShape<64, 64, 32>;
@@ -44,16 +40,7 @@ cudaError_t delta_gelu_linear_sm80(const DeltaGeluLinear& args, cudaStream_t str
   if (args.tokens * args.candidates == 0) return cudaSuccess;
   const int m = static_cast<int>(args.candidates), n = static_cast<int>(args.width), k = static_cast<int>(args.hidden), tokens = static_cast<int>(args.tokens);
   const int64_t f = args.width, d = args.hidden;
-  const auto row = [](const float* at, int64_t token_stride) { return typename OfToken::Arguments{at, 0.0f, {_0{}, _1{}, token_stride}}; };
-  const typename Difference::Arguments difference{{},
-                                                  {args.unit, 1.0f, {}},
-                                                  row(args.pre_gelu, f),
-                                                  row(args.series, 4 * f),
-                                                  row(args.series + f, 4 * f),
-                                                  row(args.series + 2 * f, 4 * f),
-                                                  row(args.series + 3 * f, 4 * f),
-                                                  {}};
-  const typename Fusion::Arguments fusion{difference, {static_cast<Half*>(args.out), {f, _1{}, args.candidates * f}}};
+  const typename Fusion::Arguments fusion{delta_gelu_arguments<Difference, OfToken>(args), {static_cast<Half*>(args.out), {f, _1{}, args.candidates * f}}};
   typename Gemm::Arguments arguments(cutlass::gemm::GemmUniversalMode::kBatched, {m, n, k}, tokens, fusion, args.x, args.weight, nullptr, nullptr, args.candidates * d, 0, 0, 0, d, d,
                                      0, 0);
   Gemm gemm;

@@ -1,8 +1,5 @@
 // The first half of a feed-forward block on Hopper's tensor cores: out[t, n] = GELU difference of x[t, n] Wᵀ, the difference form an epilogue on the
 // fp32 sums, so that the [S, N, f] intermediate is written once and never read back.
-//
-// A token is a batch of the product: its base value and Taylor coefficients are row vectors that all its candidates share, a candidate's unit a
-// column vector that all tokens share.
 #include <cutlass/cutlass.h>
 #include <cutlass/epilogue/collective/collective_builder.hpp>
 #include <cutlass/epilogue/fusion/sm90_callbacks_tma_warpspecialized.hpp>
@@ -11,7 +8,6 @@
 #include <cutlass/gemm/kernel/gemm_universal.hpp>
 
 #include "cuda/gemm/delta_gelu_op.cuh"
-#include "pyneuro/cuda.h"
 
 namespace pyneuro::cuda {
 namespace {
@@ -24,11 +20,6 @@ using cute::_128;
 using cute::Shape;
 using cute::Stride;
 namespace fusion = cutlass::epilogue::fusion;
-
-using Half = cutlass::half_t;
-using RowMajor = cutlass::layout::RowMajor;
-using ColumnMajor = cutlass::layout::ColumnMajor;
-constexpr int kAligned = 8;
 
 template <class Tile, class Cluster, class MainSchedule, class EpilogueSchedule>
 struct Product {
@@ -48,19 +39,11 @@ struct Product {
   static cudaError_t run(const DeltaGeluLinear& args, cudaStream_t stream) {
     const int m = static_cast<int>(args.candidates), n = static_cast<int>(args.width), k = static_cast<int>(args.hidden), tokens = static_cast<int>(args.tokens);
     const int64_t f = args.width, d = args.hidden;
-    const auto row = [&](const float* at, int64_t token_stride) { return typename OfToken::Arguments{at, 0.0f, {_0{}, _1{}, token_stride}}; };
     typename Gemm::Arguments arguments{
         cutlass::gemm::GemmUniversalMode::kGemm,
         {m, n, k, tokens},
         {static_cast<const Half*>(args.x), {d, _1{}, args.candidates * d}, static_cast<const Half*>(args.weight), {d, _1{}, int64_t(0)}},
-        {{{},
-          {args.unit, 1.0f, {}},
-          row(args.pre_gelu, f),
-          row(args.series, 4 * f),
-          row(args.series + f, 4 * f),
-          row(args.series + 2 * f, 4 * f),
-          row(args.series + 3 * f, 4 * f),
-          {}},
+        {delta_gelu_arguments<Fusion, OfToken>(args),
          nullptr,
          {},
          static_cast<Half*>(args.out),
